@@ -1,0 +1,1 @@
+"""Tollway runs AI agents the way a payment system runs transactions."""

@@ -1,0 +1,1 @@
+"""The words of Tollway as types. No I/O, standard library only."""
