@@ -31,6 +31,7 @@ UNREACHABLE = (
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
+Connection = asyncpg.pool.PoolConnectionProxy
 _SESSION = {
     "timezone": "UTC",
     "statement_timeout": "30s",
@@ -42,12 +43,17 @@ _SESSION = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """How to reach Postgres: `pooled` says that a transaction pooler stands before it."""
+    """How to reach Postgres.
+
+    `pooled` says that a transaction pooler stands before it; `durable=False` makes commits that do not wait for the disk,
+    only for what a crash may forget (a claim).
+    """
 
     url: str
     direct_url: str = ""
     pooled: bool = False
     connections_max: int = 8
+    durable: bool = True
     application: str = "tollway"
 
 
@@ -94,7 +100,7 @@ class Database:
         self.clock.anchor(float(now), asked, time.monotonic())
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A connection for one use. Raises DatabaseUnavailable when none can be had or it is lost."""
         if self._pool is None:
             raise DatabaseUnavailable("the pool is closed")
@@ -104,21 +110,28 @@ class Database:
         except UNREACHABLE as error:
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
 
+    async def on(self, connection: Connection, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run the named query on a connection that is held already."""
+        found: list[asyncpg.Record] = await connection.fetch(query(name), *arguments)
+        return found
+
     async def rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run the named query and return its rows."""
         async with self.connection() as connection:
-            found: list[asyncpg.Record] = await connection.fetch(query(name), *arguments)
-            return found
+            if self.options.pooled:  # a pooler may move the connection between prepare and execute
+                async with connection.transaction():
+                    return await self.on(connection, name, *arguments)
+            return await self.on(connection, name, *arguments)
 
     async def row(self, name: str, *arguments: Any) -> asyncpg.Record | None:
         """Run the named query and return its first row, if any."""
-        async with self.connection() as connection:
-            return await connection.fetchrow(query(name), *arguments)
+        found = await self.rows(name, *arguments)
+        return found[0] if found else None
 
     async def value(self, name: str, *arguments: Any) -> Any:
         """Run the named query and return the first column of its first row."""
-        async with self.connection() as connection:
-            return await connection.fetchval(query(name), *arguments)
+        found = await self.row(name, *arguments)
+        return None if found is None else found[0]
 
 
 def connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
@@ -126,7 +139,11 @@ def connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
     if options.pooled:
         return {"statement_cache_size": 0}
     return {
-        "server_settings": {**_SESSION, "application_name": options.application},
+        "server_settings": {
+            **_SESSION,
+            "synchronous_commit": "on" if options.durable else "off",
+            "application_name": options.application,
+        },
         "statement_cache_size": 200,
         "max_cached_statement_lifetime": 0,
     }

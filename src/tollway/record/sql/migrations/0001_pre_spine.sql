@@ -277,6 +277,48 @@ create table webhook_delivery (
 );
 create index webhook_delivery_due on webhook_delivery (due_at);
 
+-- Opens the lines of runs that are about to become runnable, and keeps them open until this transaction ends.
+-- The key-share lock lets claims go on (they take no-key-update) but keeps the idle marker (for update) out, so that no
+-- run is stranded in a line marked empty. `places` is the least place entering each line; an old place lowers the head.
+-- Lanes, classes and tenants are parallel, distinct and in order, so that two callers cannot deadlock.
+create function enter_flows(lanes text[], classes text[], tenants text[], places bigint[]) returns void language plpgsql as $$
+declare
+    known integer;
+    -- a claim moves `head` no nearer to now than 60 s: what enters older than 30 s must hold the line itself
+    old bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint - 30000000;
+begin
+    with entering as (
+        select * from unnest(lanes, classes, tenants, places) as e (lane, class, tenant, place)
+    ), locked as materialized (
+        select f.lane, f.class, f.tenant, f.state, f.head, e.place
+        from entering e join flow f on f.lane = e.lane and f.class = e.class and f.tenant = e.tenant
+        for key share of f
+    ), reopened as (
+        update flow f
+        set state = case f.state when 1 then 0 else f.state end,
+            head = least(f.head, l.place),
+            vtime = case l.state
+                when 1 then greatest(f.vtime, coalesce((select b.vtime from flow_floor b where b.lane = f.lane and b.class = f.class), 0))
+                else f.vtime end
+        from locked l
+        where (l.state = 1 or l.head > l.place or l.place < old)
+            and f.lane = l.lane and f.class = l.class and f.tenant = l.tenant
+    )
+    select count(*) into known from locked;
+    if known < cardinality(lanes) then
+        insert into flow as f (lane, class, tenant, vtime, state, head)
+        select e.lane, e.class, e.tenant,
+            coalesce((select b.vtime from flow_floor b where b.lane = e.lane and b.class = e.class), 0),
+            case when (select t.paused from tenant t where t.id = e.tenant) then 2 else 0 end,
+            0
+        from unnest(lanes, classes, tenants) as e (lane, class, tenant)
+        where not exists (select from flow x where x.lane = e.lane and x.class = e.class and x.tenant = e.tenant)
+        on conflict (lane, class, tenant) do update
+            set state = case f.state when 1 then 0 else f.state end, head = 0;
+    end if;
+end
+$$;
+
 -- The least UUIDv7 of a moment.
 create function uuid7_floor(at timestamptz) returns uuid language sql immutable parallel safe as $$
     select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
