@@ -54,6 +54,7 @@ class Execution:
         self._task = asyncio.get_running_loop().create_task(
             self._call(arguments), name=f"{self.spec.name} {self.claim.run_id}"
         )
+        self._task.add_done_callback(self._tell)
         timeout_s = self.spec.timeout_s if left_s is None else min(self.spec.timeout_s, left_s)
         await self._watch(self._task, timeout_s)
         await self._close_streams()
@@ -66,10 +67,13 @@ class Execution:
         if self._stopped_as is None:
             self._stopped_as = outcome
             self.journal.hands_off = isinstance(outcome, HandedBack | Abandoned)
-            if not self._told.done():
-                self._told.set_result(None)
+            self._tell()
             if self._task is not None:
                 self._task.cancel()
+
+    def _tell(self, _task: object = None) -> None:
+        if not self._told.done():
+            self._told.set_result(None)
 
     async def _call(self, arguments: Sequence[Any]) -> bytes:
         scope_now.set(Scope(owner=asyncio.current_task()))
@@ -94,7 +98,7 @@ class Execution:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(timeout_s, self._time_out, timeout_s)
         try:
-            await asyncio.wait((task, self._told), return_when=asyncio.FIRST_COMPLETED)
+            await self._told
             if not task.done():
                 await asyncio.wait((task,), timeout=STOP_PATIENCE_S)
         finally:
