@@ -6,6 +6,8 @@ A bucket fills continuously at its rate up to its depth; what is refused takes n
 import math
 from dataclasses import dataclass
 
+_ROUNDING = 1e-6  # units that may be missing by nothing but floating point
+
 
 class TokenBucket:
     """One bucket: `per_min` units a minute, `depth` units deep, full at `now`."""
@@ -35,7 +37,8 @@ class TokenBucket:
         """Seconds until `units` will be there: 0 if they are, infinite if they are more than the bucket is deep."""
         if units > self.depth:
             return math.inf
-        return max(0.0, (units - self.level(now)) / self.rate)
+        missing = units - self.level(now)
+        return missing / self.rate if missing > _ROUNDING else 0.0
 
     def fill(self, now: float) -> None:
         """Make it full."""

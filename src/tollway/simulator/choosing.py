@@ -6,6 +6,7 @@ Words that occur in few values weigh more. Compiled once per schema, so that a c
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,10 @@ class Chooser:
         self._lower = [name.lower() for name in names]
         stems = [{stem(word) for word in _WORD.findall(_CAMEL.sub(" ", name).lower())} - _STOP for name in names]
         frequency = Counter(word for words in stems for word in words)
+        # A name can only be mentioned where its first word is; names without one are always looked for.
+        self._by_first: dict[str, list[str]] = defaultdict(list)
+        for name in filter(None, dict.fromkeys(self._lower)):
+            self._by_first[next(iter(_WORD.findall(name)), "")].append(name)
         self._index: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self._whole = [0.0] * len(values)
         for at, words in enumerate(stems):
@@ -45,19 +50,23 @@ class Chooser:
     def choose(self, text: str, fingerprint: int) -> Any:
         """The value `text` speaks of. A text that lists several of them literally is judged by its other words."""
         lower = text.lower()
-        mentioned = [name for name in self._lower if name and name in lower and _mentions(lower, name)]
+        found = dict.fromkeys(_WORD.findall(lower))
+        mentioned = [name for word in ("", *found) for name in self._by_first.get(word, ()) if _mentions(lower, name)]
         if len(mentioned) == 1:
             return self._values[self._lower.index(mentioned[0])]
-        for name in sorted(mentioned, key=len, reverse=True):
-            lower = lower.replace(name, " ")
-        best = self._by_words(lower)
+        if mentioned:
+            for name in sorted(mentioned, key=len, reverse=True):
+                lower = lower.replace(name, " ")
+            found = dict.fromkeys(_WORD.findall(lower))
+        best = self._by_words(found)
         return self._values[fingerprint % len(self._values) if best is None else best]
 
-    def _by_words(self, lower: str) -> int | None:
-        scores: dict[int, float] = defaultdict(float)
-        for word in dict.fromkeys(map(stem, _WORD.findall(lower))):
-            for at, weight in self._index.get(word, ()):
-                scores[at] += weight
+    def _by_words(self, found: Iterable[str]) -> int | None:
+        scores: dict[int, float] = {}
+        index = self._index
+        for word in dict.fromkeys(map(stem, found)):
+            for at, weight in index.get(word, ()):
+                scores[at] = scores.get(at, 0.0) + weight
         if not scores:
             return None
         whole = self._whole
@@ -65,4 +74,4 @@ class Chooser:
 
 
 def _mentions(lower: str, name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lower) is not None
+    return name in lower and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lower) is not None
