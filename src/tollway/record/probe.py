@@ -55,7 +55,7 @@ async def _look(connection: "asyncpg.Connection[asyncpg.Record]") -> ProbeResult
         row = await connection.fetchrow(query("probe_server"))
         assert row is not None
         took_s = time.monotonic() - asked
-        version = await connection.fetchval(query("probe_schema")) if row["has_schema"] else None
+        version = await _schema_version(connection) if row["has_schema"] else None
     return ProbeResult(
         version=row["version"],
         version_num=row["version_num"],
@@ -69,6 +69,14 @@ async def _look(connection: "asyncpg.Connection[asyncpg.Record]") -> ProbeResult
         clock_ahead_s=row["now"] - (asked_at + took_s / 2),
         took_s=took_s,
     )
+
+
+async def _schema_version(connection: "asyncpg.Connection[asyncpg.Record]") -> int | None:
+    try:
+        version: int | None = await connection.fetchval(query("probe_schema"))
+    except (asyncpg.UndefinedColumnError, asyncpg.DataError):
+        return None  # the table of that name is somebody else's
+    return version
 
 
 async def _leave(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
