@@ -85,7 +85,8 @@ class EmbeddedPostgres:
     async def start(self) -> None:
         """Serve: make the data folder if it is new, recover if it must, return when connections are accepted.
 
-        Recovery may take as long as it makes progress. Raises ConfigError when the folder cannot be used or another
+        Recovery may take as long as it makes progress; to give up waiting, cancel. The server dies with the thread that
+        runs this: let it be the main one. Raises ConfigError when the folder cannot be used or another
         process owns it, DatabaseUnavailable with the log's tail when the server does not come up.
         """
         self._stopping.clear()

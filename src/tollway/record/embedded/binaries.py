@@ -99,6 +99,7 @@ def _copy(site: Path, target: Path) -> None:
             os.chmod(folder, 0o755)
             for file in files:
                 os.chmod(Path(folder, file), 0o755 if Path(folder).name == "bin" or ".so" in file else 0o644)
+        os.sync()  # the copy is trusted by its name, so a crash of the machine must not leave empty files under it
         try:
             staging.rename(target)
         except OSError:

@@ -28,6 +28,7 @@ _FILES = Path(__file__).parent
 # parents which their user may not enter.
 _HERE = "/proc/self/cwd"
 _ON_LINUX = Path(_HERE).exists()
+_SYNC_METHOD = "syncfs" if _ON_LINUX else "fsync"
 _POSTGRESQL_CONF = "include 'tollway.conf'\ninclude_if_exists 'local.conf'\n"
 _LOCAL_CONF = "# Settings of your own, which tollway.conf does not overwrite; read at the next start.\n"
 # Who may connect is decided by the socket's folder: its user and root, who could read the files as well.
@@ -82,6 +83,7 @@ class Cluster:
         conf = Template(text).substitute(
             socket_dir=socket_dir,
             max_connections=self.options.max_connections,
+            sync_method=_SYNC_METHOD,
             fsync="on" if self.options.fsync else "off",
             shared_buffers_mb=self.options.shared_buffers_mb or max(16, min(256, memory_mb // 8)),
             cache_mb=max(64, memory_mb // 2),
@@ -118,8 +120,7 @@ class Cluster:
         await self._run([*single, "-c", "log_checkpoints=off", "template1"], staging, roles)
         self._write(staging / "local.conf", _LOCAL_CONF)
         if self.options.fsync:
-            method = ["--sync-method=syncfs"] if _ON_LINUX else []
-            await self._run([*initdb, "--sync-only", *method], staging)
+            await self._run([*initdb, "--sync-only", f"--sync-method={_SYNC_METHOD}"], staging)
         self._name(staging)
 
     def _create(self, staging: Path) -> None:
