@@ -1,6 +1,6 @@
 """Claiming runs for a worker, fair by cost, and the upkeep of the lines they stand in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -113,7 +113,7 @@ class Claims:
         await self._database.rows("raise_floor", lane, list(floors), list(floors.values()))
 
 
-def claim_from(row: Mapping[str, Any]) -> Claim:
+def claim_from(row: Any) -> Claim:
     """A claim from a row of `claim_runs` or `claim_alone`."""
     return Claim(*(row[name] for name in _CLAIM_COLUMNS))
 

@@ -83,16 +83,9 @@ select l.run_id, l.lane, l.lost from lost l left join entered on true;
 select run_id from queue where gate = 'alone' and lost >= 3 and state = 0 limit 100;
 
 -- name: held_by
--- What a worker holds by the record, and which of it somebody wants cancelled.
-select run_id, fence, cancelled_by from queue where worker = $1 and state = 1;
+-- What a worker holds by the record: what it does not know of are claims whose answer was lost on the way.
+select run_id, fence, next_seq from queue where worker = $1 and state = 1;
 
 -- name: cancelled_held
 -- What of a worker's runs somebody wants cancelled.
 select run_id, fence, cancelled_by from queue where worker = $1 and state = 1 and cancelled_by is not null;
-
--- name: lower_claims
--- Hands back claims whose answer was lost on its way to the worker.
-update queue q
-set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16
-where q.worker = $1 and q.state = 1 and q.run_id = any ($2::uuid[])
-returning q.run_id;
