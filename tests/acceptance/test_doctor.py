@@ -13,6 +13,13 @@ from pathlib import Path
 
 import pytest
 
+AGENT = """
+from tollway.runtime.registry import agent
+
+@agent(LANE_AND_TIER)
+async def triage(run, text: str) -> str:
+    return text
+"""
 DOCTOR = (sys.executable, "-m", "tollway.cli.doctor")
 
 
@@ -121,7 +128,8 @@ def test_tollway_on_the_port_is_recognised(tmp_path: Path) -> None:
 def test_a_bad_setting_is_told(tmp_path: Path, text: str, found: str, remedy: str) -> None:
     """A file that cannot be used fails with key and remedy and exit code 2; the other checks are still made."""
     (tmp_path / "tollway.toml").write_text(text)
-    report = run(tmp_path, "--config", "tollway.toml", "--agents", "json")
+    (tmp_path / "mine.py").write_text(AGENT.replace("LANE_AND_TIER", ""))
+    report = run(tmp_path, "--config", "tollway.toml", "--agents", "mine")
     assert report.code == 2
     assert found in report.one("settings")["found"]
     assert remedy in report.one("settings")["remedy"]
@@ -179,7 +187,31 @@ def test_a_file_is_not_a_module(tmp_path: Path) -> None:
     """A path given for a module is answered with the module's name."""
     (tmp_path / "mine.py").write_text("")
     assert "mine" in run(tmp_path, "--agents", "mine.py").one("agents")["remedy"]
-    assert run(tmp_path, "--agents", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("", 0, "mine registers triage"),
+        ("lane='nightly'", 1, "triage wants lane nightly"),
+        ("tier='clever'", 0, "triage wants tier clever"),
+        ("timeout=-1", 1, "timeout = -1"),
+    ],
+)
+def test_agents_are_held_to_the_settings(tmp_path: Path, words: str, code: int, says: str) -> None:
+    """The agents of a module are named; a lane that is not configured fails, a tier without a route is warned of."""
+    (tmp_path / "mine.py").write_text(AGENT.replace("LANE_AND_TIER", words))
+    report = run(tmp_path, "--agents", "mine")
+    assert report.code == code, report.text
+    assert says in report.one("agents")["found"]
+
+
+def test_a_module_without_agents_is_told(tmp_path: Path) -> None:
+    """A module that can be imported but registers nothing fails, naming the decorator."""
+    (tmp_path / "mine.py").write_text("x = 1")
+    report = run(tmp_path, "--agents", "mine")
+    assert report.code == 1
+    assert "@tollway.agent" in report.one("agents")["remedy"]
 
 
 def test_a_provider_without_its_key_is_told(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ def at(path: Path, line: int = 1) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
+def none_of(offenders: list[str]) -> None:
+    assert not offenders, "\n" + "\n".join(offenders)
+
+
 def repository_texts() -> Iterator[tuple[Path, str]]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
@@ -60,7 +64,7 @@ def repository_texts() -> Iterator[tuple[Path, str]]:
 
 def test_modules_are_short() -> None:
     """No module is longer than 400 lines."""
-    assert not [at(path) for path in every_python() if len(path.read_text().splitlines()) > MODULE_LINES_MAX]
+    none_of([at(path) for path in every_python() if len(path.read_text().splitlines()) > MODULE_LINES_MAX])
 
 
 def test_functions_are_short() -> None:
@@ -71,7 +75,7 @@ def test_functions_are_short() -> None:
         for function in functions_of(tree_of(path))
         if (function.end_lineno or 0) - function.lineno + 1 > FUNCTION_LINES_MAX
     ]
-    assert not long
+    none_of(long)
 
 
 def test_constructors_take_few_parameters() -> None:
@@ -84,12 +88,12 @@ def test_constructors_take_few_parameters() -> None:
         and len(function.args.posonlyargs + function.args.args + function.args.kwonlyargs) - 1
         > CONSTRUCTOR_PARAMETERS_MAX
     ]
-    assert not wide
+    none_of(wide)
 
 
 def test_modules_say_what_they_are_for() -> None:
     """Every module that holds anything opens with a docstring."""
-    assert not [at(path) for path in every_python() if tree_of(path).body and not ast.get_docstring(tree_of(path))]
+    none_of([at(path) for path in every_python() if tree_of(path).body and not ast.get_docstring(tree_of(path))])
 
 
 def test_public_names_are_described() -> None:
@@ -100,7 +104,7 @@ def test_public_names_are_described() -> None:
         for node in tree_of(path).body
         if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_") and not ast.get_docstring(node)
     ]
-    assert not bare
+    none_of(bare)
 
 
 def test_tests_state_their_fact() -> None:
@@ -111,7 +115,7 @@ def test_tests_state_their_fact() -> None:
         for function in functions_of(tree_of(path))
         if function.name.startswith("test_") and not ast.get_docstring(function)
     ]
-    assert not bare
+    none_of(bare)
 
 
 def test_tests_never_sleep_to_wait() -> None:
@@ -126,7 +130,7 @@ def test_tests_never_sleep_to_wait() -> None:
         and call.func.attr == "sleep"
         and not (call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0)
     ]
-    assert not sleeping
+    none_of(sleeping)
 
 
 def _straight_calls(body: list[ast.stmt]) -> Iterator[ast.Call]:
@@ -161,7 +165,7 @@ def test_sql_lives_in_files() -> None:
             and id(node) not in prose
             and SQL.match(node.value)
         ]
-    assert not found
+    none_of(found)
 
 
 def test_every_named_query_is_used() -> None:
@@ -177,7 +181,7 @@ def test_every_named_query_is_used() -> None:
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert not [f"{at(path)} {name}" for name, path in named.items() if name not in used]
+    none_of([f"{at(path)} {name}" for name, path in named.items() if name not in used])
 
 
 def test_packages_export_what_they_say() -> None:
@@ -203,15 +207,15 @@ def test_packages_export_what_they_say() -> None:
         own |= {
             target.id
             for node in body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name) and target.id != "__all__"
         }
         if listed and not (set(listed[0]) <= handed_on | own and len(set(listed[0])) == len(listed[0])):
             wrong.append(at(path))
         if not listed and handed_on and not own:
             wrong.append(at(path))
-    assert not wrong
+    none_of(wrong)
 
 
 def test_nothing_is_left_for_later() -> None:
@@ -224,12 +228,12 @@ def test_nothing_is_left_for_later() -> None:
                 for token in tokenize.tokenize(file.readline)
                 if token.type == tokenize.COMMENT and LEFTOVER.search(token.string)
             ]
-    assert not found
+    none_of(found)
 
 
 def test_no_file_names_a_persons_machine() -> None:
     """No text of the repository mentions a folder of somebody's home."""
-    assert not [at(path) for path, text in repository_texts() if HOME_PATH.search(text)]
+    none_of([at(path) for path, text in repository_texts() if HOME_PATH.search(text)])
 
 
 def test_locks_hold_versions_and_hashes_only() -> None:

@@ -10,12 +10,15 @@ import json
 import os
 import sys
 import traceback
+from typing import Any
+
+from tollway.runtime.registry import registry
 
 
 def main(module: str) -> int:
-    """Import `module` from the working directory, then PYTHONPATH; print the last line of the traceback if it fails."""
+    """Import `module` from the working directory, then PYTHONPATH; print its agents, or the traceback's last line."""
     sys.path.insert(0, os.getcwd())
-    found: dict[str, str] = {"module": module, "error": "", "kind": "", "missing": "", "at": ""}
+    found: dict[str, Any] = {"module": module, "error": "", "kind": "", "missing": "", "at": "", "agents": []}
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             importlib.import_module(module)
@@ -26,6 +29,7 @@ def main(module: str) -> int:
             found["missing"] = getattr(error, "name", None) or "" if isinstance(error, ImportError) else ""
             own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
             found["at"] = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+    found["agents"] = [{"name": spec.name, "lane": spec.lane, "tier": spec.tier} for spec in registry.all()]
     print(json.dumps(found), flush=True)
     return 1 if found["error"] else 0
 

@@ -10,9 +10,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from tollway.cli.doctor_agents import check_agents
 from tollway.cli.doctor_checks import (
     Check,
-    check_agents,
     check_clock,
     check_open_files,
     check_port,
@@ -79,7 +79,7 @@ def diagnose(config: Path | None, flags: Mapping[str, object], modules: tuple[st
         yield from check_database(settings)
         yield from check_providers(settings, os.environ)
         yield check_open_files(settings.worker.slots)
-    yield from check_agents(modules)
+    yield from check_agents(modules, settings)
 
 
 def _settings_read(config: Path | None, settings: Settings) -> Check:

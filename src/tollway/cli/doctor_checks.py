@@ -1,4 +1,4 @@
-"""The doctor's checks of this machine: Python, clock, port, files, providers' keys, agent modules."""
+"""The doctor's checks of this machine: Python, clock, port, files, providers' keys."""
 
 import errno
 import http.client
@@ -6,7 +6,6 @@ import json
 import platform
 import resource
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,6 @@ from tollway.config import Settings
 
 _PYTHON_MIN = (3, 11)
 _PROBE_TIMEOUT_S = 2.0
-_IMPORT_TIMEOUT_S = 30.0
 _FILES_BESIDE_SLOTS = 256
 _CLOCK_SAMPLE_S = 0.02
 _CLOCK_DRIFT_MAX_S = 0.005
@@ -146,41 +144,3 @@ def check_providers(settings: Settings, environ: Mapping[str, str]) -> Iterator[
             yield Check(
                 "providers", "ok", f"{name} at {provider.base_url}" + (f", key in {variable}" if variable else "")
             )
-
-
-def check_agents(modules: tuple[str, ...]) -> Iterator[Check]:
-    """Whether each agent module can be imported, each tried in a process of its own."""
-    for module in modules:
-        yield _agent_module(module)
-
-
-def _agent_module(module: str) -> Check:
-    command = [sys.executable, "-m", "tollway.cli.agent_probe", module]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-        found = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        remedy = "look for work done at import time (network, models) and move it into the agent"
-        return Check("agents", "fail", f"{module}: its import did not end within {_IMPORT_TIMEOUT_S:g} s", remedy)
-    except (ValueError, IndexError):
-        end = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        return Check(
-            "agents", "fail", f"{module}: importing it ended the process ({end})", f"try `python -c 'import {module}'`"
-        )
-    if found["error"]:
-        return Check("agents", "fail", f"{module}: {found['error']}", _import_remedy(module, found))
-    return Check("agents", "ok", f"{module} can be imported")
-
-
-def _import_remedy(module: str, found: Mapping[str, str]) -> str:
-    missing = found["missing"]
-    if module.endswith(".py") or "/" in module:
-        return f"give the module's name, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
-    if found["kind"] == "ModuleNotFoundError" and missing and (module == missing or module.startswith(f"{missing}.")):
-        return "modules are sought in the working directory, then PYTHONPATH: go to its folder, or set PYTHONPATH"
-    at = f" (at {found['at']})" if found["at"] else ""
-    if found["kind"] == "ModuleNotFoundError" and missing:
-        return f"install what it needs: `pip install {missing.partition('.')[0]}` or its distribution{at}"
-    return f"mend the module{at}"

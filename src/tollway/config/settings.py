@@ -19,6 +19,7 @@ SIM_PORT = 8701
 PROVIDER_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}")
+_PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LANE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _URL = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
@@ -28,6 +29,14 @@ _PG_URL = re.compile(r"postgres(ql)?://\S+")
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError("must be 1 to 128 letters, digits or _ . : / @ -, beginning with a letter or digit")
+    return text
+
+
+def _provider_name(text: str) -> str:
+    if not _PROVIDER_NAME.fullmatch(text):
+        raise ValueError(
+            "a provider's name must be 1 to 64 letters, digits, _ . or -, beginning with a letter or digit"
+        )
     return text
 
 
@@ -65,6 +74,12 @@ def _direct_url(text: str) -> str:
     return text
 
 
+def _some_path(value: object) -> object:
+    if not str(value).strip():
+        raise ValueError("must name a folder")
+    return value
+
+
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
@@ -72,6 +87,7 @@ def _no_bool(value: object) -> object:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+ProviderName = Annotated[str, AfterValidator(_provider_name)]
 LaneName = Annotated[str, AfterValidator(_lane_name)]
 Number = BeforeValidator(_no_bool)
 Seconds = Annotated[float, Number, Field(gt=0, le=366 * 86400)]
@@ -102,7 +118,7 @@ class Database(Section):
     """
 
     url: Annotated[str, AfterValidator(_database_url)] = Field(default=EMBEDDED, repr=False)
-    data_dir: Path = Path(".tollway")
+    data_dir: Annotated[Path, BeforeValidator(_some_path)] = Path(".tollway")
     direct_url: Annotated[str, AfterValidator(_direct_url)] = Field(default="", repr=False)
 
     @property
@@ -168,7 +184,7 @@ class Route(Section):
 
     name: Name
     tier: Name
-    provider: Name
+    provider: ProviderName
     model: str = Field(min_length=1, max_length=200)
     priority: Annotated[int, Number, Field(ge=1, le=1000)] = 1
     weight: Annotated[float, Number, Field(gt=0, le=1_000_000)] = 1.0
@@ -227,7 +243,7 @@ class Settings(Section):
     worker: Worker
     lanes: Mapping[LaneName, Lane]
     llm: Llm = Llm()
-    providers: Mapping[Name, Provider] = Field(default_factory=dict)
+    providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     prices: Mapping[str, Price] = Field(default_factory=dict)
     retention: Retention = Retention()

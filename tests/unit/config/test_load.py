@@ -177,6 +177,8 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ('[providers.x]\nkind = "anthropic"\napi = "responses"', "providers.x.api", "openai"),
         ('[prices."nobody/m"]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1', "prices.nobody/m", "no such provider"),
         ("[prices.m]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1", "prices.m", "provider/model"),
+        ('[providers."a/b"]\nkind = "openai"', "providers.a/b", "a provider's name"),
+        ("[database]\ndata_dir = ''", "database.data_dir", "must name a folder"),
         ('[redis]\nurl = "redis://h"', "redis.url", "not supported yet"),
         ('[database]\nurl = "mysql://h"', "database.url", "postgresql://"),
         ('[database]\ndirect_url = "postgres://h/d"', "database.direct_url", "leave it empty"),
