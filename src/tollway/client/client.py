@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import msgspec
@@ -68,11 +68,11 @@ class TenantSettings(TypedDict, total=False):
     paused: bool
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True):
     """One page of a list; `next` is the cursor of the following one, None at the end."""
 
-    items: Sequence[dict[str, Any]]
-    next: str | None
+    items: list[dict[str, Any]]
+    next: str | None = None
 
 
 class Client:
@@ -240,8 +240,7 @@ class Client:
 
     async def _page(self, path: str, query: Iterable[tuple[str, str]], cursor: str | None) -> Page:
         here = [*query, ("cursor", cursor)] if cursor else [*query]
-        document = await self.call("GET", path, query=here)
-        return Page(document["items"], document.get("next"))
+        return msgspec.convert(await self.call("GET", path, query=here), Page)
 
     async def _all(self, path: str, query: Iterable[tuple[str, str]] = ()) -> AsyncIterator[dict[str, Any]]:
         cursor: str | None = None

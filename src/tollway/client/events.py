@@ -20,18 +20,18 @@ async def follow(transport: Transport, run_id: str, after: int) -> AsyncGenerato
     """The events with a number above `after`, up to the one that ends the run; tokens as they come.
 
     A cut stream is asked for again with `Last-Event-ID`. Raises Unreachable when no stream could be had for
-    `retry_for_s`, ApiError for a refusal.
+    `resume_for_s`, ApiError for a refusal.
     """
     last = after
     failures = 0
     found_final = False
-    deadline = time.monotonic() + transport.options.retry_for_s
+    deadline = time.monotonic() + transport.options.resume_for_s
     while True:
         progressed = False
         try:
             async with aclosing(_stream(transport, run_id, last)) as stream:
                 async for event in stream:
-                    deadline = time.monotonic() + transport.options.retry_for_s
+                    deadline = time.monotonic() + transport.options.resume_for_s
                     if event is None or (event.seq is not None and event.seq <= last):
                         continue
                     progressed = True

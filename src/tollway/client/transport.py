@@ -35,14 +35,15 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 class ClientOptions:
     """How patient a client is, in seconds.
 
-    `timeout_s` bounds one request, `retry_for_s` all its repetitions; a stream of events that is silent for
-    `stream_silence_s` is taken as cut and resumed.
+    `timeout_s` bounds one request, `retry_for_s` all its repetitions. A stream of events that is silent for
+    `stream_silence_s` is taken as cut; resuming one is given up after `resume_for_s` without a connection.
     """
 
     connect_timeout_s: float = 5.0
     timeout_s: float = 30.0
     retry_for_s: float = 30.0
     stream_silence_s: float = 90.0
+    resume_for_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def backoff_s(attempt: int) -> float:
 
 def is_loopback(url: str) -> bool:
     """Whether the server is on this machine."""
-    return Url(url).host_str in _LOOPBACK
+    return Url.is_valid(url) and Url(url).host_str in _LOOPBACK
 
 
 def encode(value: object) -> bytes:
