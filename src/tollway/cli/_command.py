@@ -88,7 +88,7 @@ def find_key(url: str) -> str:
         raise ConfigError(
             "TOLLWAY_API_KEY",
             "",
-            f"set it to a key of this server; `tollway up` keeps the admin key it makes in its data folder, looked for in {file}",
+            f"set it to a key of this server (`tollway up` keeps its admin key in its data folder, here {file})",
         )
     return key
 

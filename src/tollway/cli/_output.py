@@ -30,10 +30,14 @@ STATE_STYLES = {
 }
 
 
+_PIPE_CHARS = 500
+_ID_CHARS = 36
+
+
 @cache
 def console() -> Console:
-    """Where people read: stdout, without line breaks that a pipe would see."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Where people read: stdout; a pipe gets whole rows, whatever its width."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_CHARS)
 
 
 def print_json(value: Any) -> None:
@@ -49,17 +53,24 @@ def print_json_line(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
     """Rows under their columns, or the sentence `empty`; a column whose name begins with `>` stands to the right."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=i < len(columns) - 1)
+    table = new_table(*columns)
     for row in rows:
         table.add_row(*(plain(cell) if isinstance(cell, str) else cell for cell in row))
     if table.row_count == 0:
         console().print(empty, style="bright_black")
-        return
-    # a pipe gets whole rows, whatever its width
-    console().print(table, width=None if sys.stdout.isatty() else 500, soft_wrap=False)
+    else:
+        console().print(table)
+
+
+def new_table(*columns: str) -> Table:
+    """An empty table without lines; in a narrow terminal every column but the first and the last may lose its end."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        name = column.lstrip(">")
+        width = _ID_CHARS if name == "id" else None
+        right = column.startswith(">")
+        table.add_column(name, justify="right" if right else "left", no_wrap=i < len(columns) - 1, min_width=width)
+    return table
 
 
 def plain(text: str) -> Text:

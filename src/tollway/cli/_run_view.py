@@ -12,6 +12,7 @@ from tollway.cli._output import (
     blocked_words,
     console,
     dollars,
+    new_table,
     plain,
     pretty,
     span,
@@ -21,6 +22,7 @@ from tollway.client import RunEvent, RunView, StepView
 from tollway.domain.money import nano
 
 _BAR_CHARS = 32
+_STEP_COLUMNS = ("#", "step", "kind", "state", "attempt", "route", "calls", "tokens", "cost", "took", "error")
 
 
 def print_head(run: RunView) -> None:
@@ -80,21 +82,17 @@ def print_timeline(run: RunView, steps: Sequence[StepView]) -> None:
     """Each step as a bar, from the run's creation to its end or now."""
     start = run.created_at or (steps[0].started_at if steps else None)
     whole = between(start, run.ended_at) or 0.0
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("#", "step", "kind", "state", "time line", "took"):
-        table.add_column(name, no_wrap=True)
+    table = new_table("#", "step", "kind", "state", "time line", "took")
     for step in steps:
         bar = Text(_bar(start, whole, step), style=state_text(step.state).style)
         took = span(between(step.started_at, step.ended_at))
         table.add_row(str(step.n), plain(step.name), step.kind, state_text(step.state), bar, took)
-    console().print(table, soft_wrap=False)
+    console().print(table)
 
 
 def print_steps(steps: Sequence[StepView]) -> None:
     """What each step did and cost."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("#", "step", "kind", "state", "attempt", "route", "calls", "tokens in/out", "cost", "took", "error"):
-        table.add_column(name, no_wrap=name != "error")
+    table = new_table(*_STEP_COLUMNS)
     for step in steps:
         tokens = "" if step.input_tokens is None else f"{step.input_tokens}/{step.output_tokens or 0}"
         route = f"{step.route or ''}{' (cached)' if step.cached else ''}"
@@ -112,7 +110,7 @@ def print_steps(steps: Sequence[StepView]) -> None:
             span(between(step.started_at, step.ended_at)),
             plain(str(error or "")),
         )
-    console().print(table, soft_wrap=False)
+    console().print(table)
 
 
 def print_events(run: RunView, events: Sequence[RunEvent]) -> None:

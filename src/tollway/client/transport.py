@@ -125,8 +125,10 @@ class Transport:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[Response]:
         """The answer with its body still to be read; never repeated. Raises as `send` does."""
+        # with its default the transport holds a stream back until 64 KB have come
+        request = self._request(call).streamed_read_buffer_limit(0).build_streamed()
         try:
-            async with self._request(call).build_streamed() as response:
+            async with request as response:
                 if response.status >= 300:
                     raise api_error(response.status, response.headers, bytes(await response.bytes()))
                 yield response
