@@ -7,6 +7,7 @@ process whose parent died without reaping it escapes; `missing` counts what vani
 """
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _POSTGRES_KINDS = (
     "startup",
 )
 _COMMANDS = ("worker", "api", "keeper", "provider-sim")
+_NOT_A_LETTER = re.compile(r"[^a-z]+")
 
 Key = tuple[int, int]
 
@@ -128,10 +130,11 @@ def role_of(command_line: str, is_root: bool = False) -> str:
     program = command_line.split(" ", 1)[0].rsplit("/", 1)[-1]
     if program == "postgres":
         return "postgres postmaster"
-    if "tollway" in command_line:
-        words = [word.rsplit("/", 1)[-1] for word in command_line.split()]
-        return next((word for word in words if word in _COMMANDS), "other")
-    return "other"
+    if "tollway" not in command_line:
+        return "other"
+    names = (word.rsplit("/", 1)[-1] for word in command_line.split())
+    parts = (part for name in names for part in (name, *_NOT_A_LETTER.split(name)))
+    return next((part for part in parts if part in _COMMANDS), "other")
 
 
 def _ended_role(parent_role: str) -> str:
