@@ -51,7 +51,8 @@ def test_help_has_an_example() -> None:
 def test_cpu_of_a_child_that_came_and_went_is_counted() -> None:
     """A process tree's spending includes a grandchild no snapshot ever saw."""
     burn = "import time\nwhile time.process_time() < 0.3: pass"
-    script = f"import subprocess, sys; input(); subprocess.run([sys.executable, '-c', {burn!r}]); print(1, flush=True); input()"
+    wait, act = "import subprocess, sys; input()", f"subprocess.run([sys.executable, '-c', {burn!r}])"
+    script = f"{wait}; {act}; print(1, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as root:
         assert root.stdin is not None
         assert root.stdout is not None

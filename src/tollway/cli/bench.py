@@ -89,7 +89,9 @@ def bench(  # noqa: PLR0917  # click passes every option by its name
     except (LoadFailed, asyncio.CancelledError) as error:
         click.echo(f"Error: {error or 'stopped'}", err=True)
         sys.exit(1)
-    report = BenchReport(tollway=version("tollway"), at=datetime.now(UTC).isoformat(), scenarios=reports)
+    report = BenchReport(
+        tollway=version("tollway"), at=datetime.now(UTC).isoformat(timespec="milliseconds"), scenarios=reports
+    )
     document = msgspec.json.format(msgspec.json.encode(report.document()), indent=2)
     if save is not None:
         save.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,8 @@ def _show_phase(console: Console, phase: Phase) -> None:
         f"  {load.accepted:,} runs accepted, {load.succeeded:,} succeeded, {load.lost} lost, "
         f"{sum(load.refused.values())} refused; the provider served {phase.provider_calls:,} calls\n"
         f"  calibration {before.calibration_ms:.1f} ms before, {after.calibration_ms:.1f} ms after; fdatasync p50 "
-        f"{before.fdatasync.p50:.2f} ms, p99 {before.fdatasync.p99:.2f} ms on {before.filesystem}; {before.cpus} CPUs",
+        f"{before.fdatasync.p50:.2f} ms, p99 {before.fdatasync.p99:.2f} ms on {before.filesystem}\n"
+        f"  {before.cpus} CPUs, of which other programs used {phase.elsewhere_cpus:.2f} meanwhile",
         highlight=False,
     )
 

@@ -119,13 +119,20 @@ def spent_between(before: Snapshot, after: Snapshot) -> Spent:
     return Spent({role: max(0.0, seconds) for role, seconds in sorted(by_role.items())}, missing)
 
 
+def machine_busy_s() -> float:
+    """CPU seconds this machine has spent on anything at all since it started."""
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, *rest = map(int, fields[:8])
+    return (user + nice + system + sum(rest)) / _TICKS_PER_S
+
+
 def role_of(command_line: str, is_root: bool = False) -> str:
     """What a process does, told by its command line or title: api, worker, keeper, supervisor, postgres …, other."""
     if is_root and "provider-sim" not in command_line:
         return "supervisor"
     if command_line.startswith("postgres:"):
-        title = command_line.lower()
-        kind = next((kind for kind in _POSTGRES_KINDS if kind in title), "backend")
+        titles = command_line.split(": ")[1:]  # the cluster's name, if any, then what the process does
+        kind = next((kind for kind in _POSTGRES_KINDS for title in titles if title.startswith(kind)), "backend")
         return f"postgres {kind}"
     program = command_line.split(" ", 1)[0].rsplit("/", 1)[-1]
     if program == "postgres":

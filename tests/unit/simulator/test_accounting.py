@@ -18,6 +18,7 @@ from tollway.simulator.accounting import Process, Snapshot, role_of, spent_betwe
         ("/v/bin/python /v/bin/tollway provider-sim --port 1 --config /x/provider.toml", "provider-sim"),
         ("/v/bin/postgres -D /var/tmp/tollway-bench-1/data", "postgres postmaster"),
         ("postgres: tollway_app tollway 127.0.0.1(5123) idle", "postgres backend"),
+        ("postgres: tollway_app tollway 127.0.0.1(5123) startup", "postgres backend"),
         ("postgres: walwriter", "postgres walwriter"),
         ("postgres: main: autovacuum worker tollway", "postgres autovacuum"),
         ("postgres: io worker 0", "postgres io worker"),

@@ -42,6 +42,7 @@ def measured(load: LoadResult = LOAD, calls: int = 1500, machine: Machine = MACH
         spent=Spent({"api": 0.3, "worker": 0.2}, 0),
         generator_s=0.05,
         provider_s=0.1,
+        elsewhere_s=2.0,
         rss_idle={},
         rss_loaded={},
         provider_calls=calls,
@@ -56,6 +57,7 @@ def test_cpu_is_divided_by_the_runs_of_the_window() -> None:
     assert shown.cpu_ms_per_run == {"api": 0.3, "worker": 0.2}
     assert shown.cpu_ms_per_run_total == 0.5
     assert shown.generator_us_per_exchange == 25
+    assert shown.elsewhere_cpus == 0.2
 
 
 def test_a_sound_measurement_has_no_problems() -> None:

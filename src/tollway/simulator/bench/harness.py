@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tollway.domain.errors import TollwayError
-from tollway.simulator.accounting import Snapshot, Spent, snapshot, spent_between
+from tollway.simulator.accounting import Snapshot, Spent, machine_busy_s, snapshot, spent_between
 from tollway.simulator.bench.machine import Machine, inspect
 from tollway.simulator.bench.stack import Stack, StackOptions
 from tollway.simulator.load.plan import LoadPlan, LoadResult
@@ -71,11 +71,17 @@ class Measured:
     spent: Spent
     generator_s: float
     provider_s: float
+    elsewhere_s: float
     rss_idle: dict[str, int]
     rss_loaded: dict[str, int]
     provider_calls: int
     before: Machine
     after: Machine
+
+    @property
+    def elsewhere_cpus(self) -> float:
+        """CPUs that other programs on this machine kept busy within the window."""
+        return self.elsewhere_s / self.load.window_s
 
     def cpu_ms_per_run(self) -> dict[str, float]:
         """CPU milliseconds by role, a run finished in the window."""
@@ -105,24 +111,39 @@ async def measure(stack: Stack, plan: LoadPlan, watcher: Watcher) -> Measured:
     stack.check()
     watcher.stage("calibrating")
     calls = await stack.provider_calls() - calls_before
+    begin, end = job.at["begin"], job.at["end"]
+    spent = spent_between(begin.system, end.system)
+    generator_s = spent_between(begin.generator, end.generator).total_s
+    provider_s = spent_between(begin.provider, end.provider).total_s
     return Measured(
         load=load,
-        spent=spent_between(job.at["begin"][0], job.at["end"][0]),
-        generator_s=spent_between(job.at["begin"][1], job.at["end"][1]).total_s,
-        provider_s=spent_between(job.at["begin"][2], job.at["end"][2]).total_s,
+        spent=spent,
+        generator_s=generator_s,
+        provider_s=provider_s,
+        elsewhere_s=max(0.0, end.busy_s - begin.busy_s - spent.total_s - generator_s - provider_s),
         rss_idle=idle.rss_by_role(),
-        rss_loaded=job.at["end"][0].rss_by_role(),
+        rss_loaded=end.system.rss_by_role(),
         provider_calls=calls,
         before=before,
         after=inspect(stack.folder),
     )
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What had been spent by whom at one mark."""
+
+    system: Snapshot
+    generator: Snapshot
+    provider: Snapshot
+    busy_s: float
+
+
 class _Job:
     """The load generator's process, and what is noted at its marks."""
 
     def __init__(self, stack: Stack, plan: LoadPlan, watcher: Watcher) -> None:
-        self.at: dict[str, tuple[Snapshot, Snapshot, Snapshot]] = {}
+        self.at: dict[str, _Reading] = {}
         self._stack = stack
         self._plan = plan
         self._watcher = watcher
@@ -154,7 +175,7 @@ class _Job:
         while line := await process.stdout.readline():
             message: dict[str, Any] = msgspec.json.decode(line)
             if "mark" in message:
-                self.at[message["mark"]] = self._snapshots(process.pid)
+                self.at[message["mark"]] = self._read(process.pid)
             elif "progress" in message:
                 _, done, busy = message["progress"]
                 self._watcher.load(time.monotonic() - began, planned_s, done, busy)
@@ -164,6 +185,11 @@ class _Job:
                 return msgspec.convert(message["result"], LoadResult)
         raise LoadFailed(f"the load generator ended early ({await process.wait()})")
 
-    def _snapshots(self, generator: int) -> tuple[Snapshot, Snapshot, Snapshot]:
+    def _read(self, generator: int) -> "_Reading":
         stack = self._stack
-        return snapshot(stack.up.pid, stack.data_dir), snapshot(generator), snapshot(stack.provider.pid)
+        return _Reading(
+            system=snapshot(stack.up.pid, stack.data_dir),
+            generator=snapshot(generator),
+            provider=snapshot(stack.provider.pid),
+            busy_s=machine_busy_s(),
+        )

@@ -39,6 +39,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     generator_ms_per_run: float
     generator_us_per_exchange: float
     provider_ms_per_run: float
+    elsewhere_cpus: float
     processes_missing: int
     rss_idle: dict[str, int]
     rss_loaded: dict[str, int]
@@ -96,6 +97,7 @@ def phase(name: str, measured: Measured) -> Phase:
         generator_ms_per_run=round(measured.generator_s * 1000 / runs, 4),
         generator_us_per_exchange=round(measured.generator_us_per_exchange, 2),
         provider_ms_per_run=round(measured.provider_s * 1000 / runs, 4),
+        elsewhere_cpus=round(measured.elsewhere_cpus, 3),
         processes_missing=measured.spent.missing,
         rss_idle=measured.rss_idle,
         rss_loaded=measured.rss_loaded,

@@ -20,9 +20,11 @@ from typing import Any
 import msgspec
 
 from tollway.domain.errors import TollwayError
+from tollway.simulator.accounting import snapshot
 from tollway.simulator.load.wire import BadAnswer, read_answer
 
 ONE_CALL, TEN_CALLS = "bench_one_call", "bench_ten_calls"
+_NOBODY = -1
 _READY_S = 60.0
 _STOP_S = 45.0
 _ASK_S = 10.0
@@ -123,6 +125,9 @@ async def running(options: StackOptions) -> AsyncIterator[Stack]:
     finally:
         for process in reversed(processes):
             await _stop(process)
+        for pid, _ in snapshot(_NOBODY, folder / "data").processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # a database that outlived its supervisor
         shutil.rmtree(folder, ignore_errors=True)
 
 

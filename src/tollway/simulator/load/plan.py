@@ -34,8 +34,13 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.clients < 1 or self.measure_s <= 0 or min(self.warmup_s, self.drain_s, self.ramp_s) < 0:
-            raise ValueError("a plan needs at least one client, a time to measure, and no negative times")
+        if (
+            not self.texts
+            or self.clients < 1
+            or self.measure_s <= 0
+            or min(self.warmup_s, self.drain_s, self.ramp_s) < 0
+        ):
+            raise ValueError("a plan needs texts, at least one client, a time to measure, and no negative times")
         if self.rate_per_s < 0 or self.poll_s <= 0:
             raise ValueError("a plan needs a poll interval above 0 and no negative rate")
 

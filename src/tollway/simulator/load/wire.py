@@ -175,8 +175,6 @@ class Requests:
     """
 
     def __init__(self, host: str, api_key: str, agent: str, texts: list[str], first_serial: int = 0) -> None:
-        if not texts:
-            raise ValueError("no texts to submit")
         common = f"Host: {host}\r\nAuthorization: Bearer {api_key}\r\n"
         self._submits = [self._submit_parts(common, agent, text) for text in texts]
         self._poll_tail = f" HTTP/1.1\r\n{common}\r\n".encode()
