@@ -120,6 +120,7 @@ async def test_runs_that_wait_for_a_connection_pay_for_the_wait() -> None:
     result = await load(Server(run_s=0.05), rate_per_s=100, clients=1, warmup_s=0, measure_s=0.6)
     assert result.clean
     assert result.accept.max > 250
+    assert result.unsent > 10
 
 
 async def test_refusals_are_honoured_and_counted() -> None:
@@ -145,6 +146,24 @@ async def test_a_cut_connection_is_opened_again() -> None:
     assert result.lost == 0
     assert result.succeeded == result.accepted > 0
     assert result.disconnects > result.unanswered_submits > 0
+
+
+async def test_an_announced_end_of_a_connection_is_no_cut() -> None:
+    """`connection: close` makes the client open another connection and is held against nobody."""
+
+    def quirk(verb: str, count: int) -> bytes:
+        return answer(503, {}, "connection: close\r\nretry-after: 0\r\n") if count % 9 == 0 else b""
+
+    result = await load(Server(quirk))
+    assert result.clean
+    assert result.disconnects == result.unanswered_submits == 0
+
+
+async def test_a_server_that_falls_silent_leaves_unanswered_submits() -> None:
+    """Submits never answered in full are told, and the job ends in its time."""
+    result = await load(Server(lambda _verb, _count: b"HTTP/1.1 202"), clients=3, measure_s=0.1, drain_s=0.1)
+    assert (result.accepted, result.unanswered_submits, result.lost) == (0, 3, 0)
+    assert not result.clean
 
 
 async def test_surprises_come_with_an_example() -> None:

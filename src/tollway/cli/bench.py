@@ -49,6 +49,7 @@ _MARKS = {True: "[green]met[/]", False: "[yellow]missed[/]", None: ""}
 @click.option("--texts", type=click.Path(path_type=Path), help="CSV whose column `text` the runs carry.")
 @click.option("--tollway", "program", help="The `tollway` program to measure (default: this one).")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there, too.")
+@click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
 def bench(  # noqa: PLR0917  # click passes every option by its name
@@ -61,6 +62,7 @@ def bench(  # noqa: PLR0917  # click passes every option by its name
     texts: Path | None,
     program: str | None,
     save: Path | None,
+    keep: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
@@ -77,6 +79,7 @@ def bench(  # noqa: PLR0917  # click passes every option by its name
             measure_s=seconds,
             warmup_s=warm_up,
             workers=workers,
+            keep=keep,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

@@ -79,44 +79,53 @@ class Spent:
 def snapshot(root: int, folder: Path | None = None) -> Snapshot:
     """All descendants of the process `root`, itself included, and all whose command line carries `folder`."""
     at = time.monotonic()
-    table: dict[int, tuple[int, list[str]]] = {}
+    table: dict[int, list[str]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and (fields := _stat(entry.name)) is not None:
-            table[int(entry.name)] = (int(fields[1]), fields)
-    members = _descendants(root, {pid: parent for pid, (parent, _) in table.items()})
-    lines = {pid: _command_line(pid) for pid in (table if folder else members)}
+            table[int(entry.name)] = fields
+    roots = [root]
     if folder is not None:
-        members |= {pid for pid, line in lines.items() if str(folder) in line}
-        members = set().union(*(_descendants(pid, {p: t[0] for p, t in table.items()}) for pid in members))
+        roots += [pid for pid in table if pid != os.getpid() and str(folder) in _command_line(pid)]
     processes = {}
-    for pid in members:
-        if pid in table and pid != os.getpid():
-            process = _process(pid, table[pid][1], lines.get(pid) or _command_line(pid), pid == root)
-            processes[(pid, process.started)] = process
+    for pid in _descendants(roots, table):
+        process = _process(pid, table[pid], _command_line(pid), pid == root)
+        processes[(pid, process.started)] = process
     return Snapshot(at, processes)
 
 
 def spent_between(before: Snapshot, after: Snapshot) -> Spent:
     """CPU seconds by role. What ended in between is charged to its role, or, if never seen, to its parent's."""
     by_role: dict[str, float] = {}
-    ended = {key: process for key, process in before.processes.items() if key not in after.processes}
-    missing = 0
+    ended, missing = _ended(before, after)
     for key, process in after.processes.items():
         earlier = before.processes.get(key)
         own_s = process.own_s - (earlier.own_s if earlier else 0.0)
         _add(by_role, process.role, own_s)
         reaped_s = process.reaped_s - (earlier.reaped_s if earlier else 0.0)
-        children = [child for child in ended.values() if child.parent == process.pid]
-        if not children:
-            _add(by_role, _ended_role(process.role), reaped_s)
-            continue
-        # What these children had spent before is in `before` already; the rest was spent in between.
+        children = ended.get(key, [])
         roles = {child.role for child in children}
         role = roles.pop() if len(roles) == 1 else _ended_role(process.role)
+        # What they had spent by the first snapshot is in that one already; the rest was spent in between.
         _add(by_role, role, reaped_s - sum(child.spent_s for child in children))
-    parents = {process.pid for process in after.processes.values()}
-    missing += sum(child.parent not in parents for child in ended.values())
     return Spent({role: max(0.0, seconds) for role, seconds in sorted(by_role.items())}, missing)
+
+
+def _ended(before: Snapshot, after: Snapshot) -> tuple[dict[Key, list[Process]], int]:
+    """What ended in between, by the nearest ancestor that lives on and so inherits its time; and how much has none."""
+    by_pid = {process.pid: process for process in before.processes.values()}
+    by_heir: dict[Key, list[Process]] = {}
+    missing = 0
+    for key, process in before.processes.items():
+        if key in after.processes:
+            continue
+        heir = by_pid.get(process.parent)
+        while heir is not None and (heir.pid, heir.started) not in after.processes:
+            heir = by_pid.get(heir.parent)
+        if heir is None:
+            missing += 1
+        else:
+            by_heir.setdefault((heir.pid, heir.started), []).append(process)
+    return by_heir, missing
 
 
 def machine_busy_s() -> float:
@@ -155,12 +164,12 @@ def _add(by_role: dict[str, float], role: str, seconds: float) -> None:
         by_role[role] = by_role.get(role, 0.0) + seconds
 
 
-def _descendants(root: int, parents: dict[int, int]) -> set[int]:
+def _descendants(roots: list[int], table: dict[int, list[str]]) -> set[int]:
     children: dict[int, list[int]] = {}
-    for pid, parent in parents.items():
-        children.setdefault(parent, []).append(pid)
+    for pid, fields in table.items():
+        children.setdefault(int(fields[1]), []).append(pid)
     members: set[int] = set()
-    todo = [root]
+    todo = [pid for pid in roots if pid in table]
     while todo:
         pid = todo.pop()
         if pid not in members:

@@ -76,6 +76,19 @@ def test_a_pid_used_again_is_another_process() -> None:
     assert spent_between(before, after).by_role == {"worker": 0.75}
 
 
+def test_a_family_that_ended_is_inherited_by_the_nearest_survivor() -> None:
+    """A dead database and its dead backends: all their time is in the supervisor's reaped time, none counted twice."""
+    before = _snapshot(
+        _process(1, 0, "supervisor", 1.0),
+        _process(2, 1, "postgres postmaster", 1.0),
+        _process(3, 2, "postgres backend", 4.0),
+    )
+    after = _snapshot(_process(1, 0, "supervisor", 1.0, 5.0 + 0.5))
+    spent = spent_between(before, after)
+    assert spent.total_s == 0.5
+    assert spent.missing == 0
+
+
 def test_what_vanished_with_its_parent_is_told() -> None:
     """CPU that nobody reaped cannot be counted, and the report says so."""
     before = _snapshot(_process(1, 0, "supervisor", 1.0), _process(8, 7, "worker", 5.0))

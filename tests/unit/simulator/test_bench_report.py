@@ -22,6 +22,7 @@ LOAD = LoadResult(
     finals={"succeeded": 1500},
     lost=0,
     lost_examples=[],
+    unsent=0,
     unanswered_submits=0,
     refused={},
     unexpected={},

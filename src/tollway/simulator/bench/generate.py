@@ -7,6 +7,7 @@ each second, and last `{"result": …}` or `{"error": …}`. When stdin closes, 
 import asyncio
 import gc
 import os
+import resource
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 import uvloop
 
 from tollway.simulator.load import LoadGenerator, LoadPlan, LoadResult
+from tollway.simulator.load.wire import BadAnswer
 
 _GONE = 70
 
@@ -39,12 +41,17 @@ async def _run(plan: LoadPlan) -> LoadResult:
 def main() -> int:
     """Carry out the plan on stdin; 0 when there is a result."""
     plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=LoadPlan)
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     gc.freeze()
     gc.disable()  # a job of a minute without cycles to speak of: a collection would only show up as latency
     try:
         result = uvloop.run(_run(plan))
     except OSError as error:
         _say({"error": f"cannot reach {plan.host}:{plan.port}: {error}"})
+        return 1
+    except BadAnswer as error:
+        _say({"error": f"the runs cannot be understood: {error}"})
         return 1
     _say({"result": msgspec.to_builtins(result)})
     return 0

@@ -45,6 +45,7 @@ class BenchOptions:
     measure_s: float | None = None
     warmup_s: float | None = None
     workers: int = 1
+    keep: bool = False
 
     def stack(self, *, slots: int = 1000, provider_latency_s: float = 0.05) -> StackOptions:
         """A stack as this user wants it."""
@@ -54,6 +55,7 @@ class BenchOptions:
             workers=self.workers,
             slots=slots,
             provider_latency_s=provider_latency_s,
+            keep=self.keep,
         )
 
     def plan(self, stack: Stack, agent: str, **wishes: Any) -> LoadPlan:

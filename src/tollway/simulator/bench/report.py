@@ -118,12 +118,12 @@ def problems(measured: Measured, calls_per_run: int) -> list[str]:
         found.append(f"runs that did not succeed: {ended_badly}")
     if load.unexpected:
         found.append(f"answers outside the contract: {load.unexpected}")
-    if load.disconnects:
+    if load.disconnects or load.unanswered_submits:
         found.append(f"{load.disconnects} connections were cut, {load.unanswered_submits} submits stayed unanswered")
     expected = load.succeeded * calls_per_run
     if measured.provider_calls < expected:
         found.append(f"the provider saw {measured.provider_calls} calls of {expected}: some runs made theirs up")
-    if measured.provider_calls > expected and load.clean and not load.disconnects:
+    if measured.provider_calls > expected and load.clean and not load.unanswered_submits:
         found.append(f"the provider saw {measured.provider_calls} calls for {expected}: some were repeated")
     if not measured.before.durable:
         found.append(f"the data lay on {measured.before.filesystem}, which no power loss survives; choose --dir")

@@ -10,10 +10,11 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,17 @@ class StackFailed(TollwayError):
 
 @dataclass(frozen=True)
 class StackOptions:
-    """How to start: the `tollway` command, where scratch folders go, how many workers of how many slots."""
+    """How to start: the `tollway` command, where scratch folders go, how many workers of how many slots.
+
+    `keep` leaves the folder with data and log where it is.
+    """
 
     tollway: Sequence[str]
     scratch: Path
     workers: int = 1
     slots: int = 1000
     provider_latency_s: float = 0.05
-    environment: dict[str, str] = field(default_factory=dict)
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,10 @@ async def running(options: StackOptions) -> AsyncIterator[Stack]:
         for pid, _ in snapshot(_NOBODY, folder / "data").processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # a database that outlived its supervisor
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.keep:
+            print(f"kept {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fresh_folder(scratch: Path) -> Path:
@@ -144,7 +151,7 @@ async def _start(options: StackOptions, folder: Path, processes: list[asyncio.su
     config = _CONFIG.format(slots=options.slots, provider_port=provider_port)
     (folder / "tollway.toml").write_text(config, encoding="utf-8")
     (folder / "provider.toml").write_text(f"latency_s = {options.provider_latency_s}\n", encoding="utf-8")
-    environment = {**os.environ, "TOLLWAY_ADMIN_KEY": key, **options.environment}
+    environment = {**os.environ, "TOLLWAY_ADMIN_KEY": key}
     provider_words = ["provider-sim", "--port", str(provider_port), "--config", str(folder / "provider.toml")]
     up_words = ["up", "--config", str(folder / "tollway.toml"), "--agents", "bench_agents", "--port", str(port)]
     up_words += ["--data-dir", str(folder / "data"), "--workers", str(options.workers)]

@@ -24,11 +24,14 @@ class Owner(Protocol):
     def surprise(self, client: "Client", what: str, body: bytes) -> None:
         """Something outside the contract came back."""
 
-    def release(self, client: "Client") -> None:
-        """The client has no run any more."""
+    def too_late(self, client: "Client") -> None:
+        """The client would submit, but the job is ending."""
 
     def disconnected(self, client: "Client", cut_submit: bool) -> None:
-        """The connection ended; `cut_submit` says that a submit went unanswered."""
+        """The connection was cut; `cut_submit` says that a submit went unanswered."""
+
+    def reconnect(self, client: "Client") -> None:
+        """The connection ended as announced; the client needs another one."""
 
 
 class Wheel:
@@ -65,17 +68,23 @@ class Wheel:
 class Client(asyncio.Protocol):
     """One keep-alive connection that sees one run at a time through: submit, poll until final."""
 
-    __slots__ = ("_asked", "_buffer", "_load", "_transport", "due_at", "run", "wake_tick", "wants_run")
+    __slots__ = ("_asked", "_buffer", "_dismissed", "_load", "_transport", "due_at", "run", "wake_tick", "wants_run")
 
     def __init__(self, load: Owner) -> None:
         self._load = load
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._asked = False
+        self._dismissed = False
         self.run: bytes | None = None
         self.wants_run = False
         self.due_at = 0.0
         self.wake_tick = 0
+
+    @property
+    def awaits_accept(self) -> bool:
+        """Whether a submit is out and unanswered."""
+        return self._asked and self.run is None
 
     def begin(self, due_at: float) -> None:
         """Submit a run; its accept latency counts from `due_at` (monotonic seconds)."""
@@ -91,7 +100,7 @@ class Client(asyncio.Protocol):
             request = self._load.requests.poll(self.run)
         elif self.wants_run:
             if self._load.stopping:
-                self._load.release(self)
+                self._load.too_late(self)
                 return
             request = self._load.requests.submit()
         else:
@@ -111,9 +120,12 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        cut_submit = self._asked and self.run is None
-        self._asked = False
-        self._load.disconnected(self, cut_submit)
+        cut_submit, self._asked = self.awaits_accept, False
+        dismissed, self._dismissed = self._dismissed, False
+        if dismissed:
+            self._load.reconnect(self)
+        else:
+            self._load.disconnected(self, cut_submit)
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -128,6 +140,7 @@ class Client(asyncio.Protocol):
                 raise BadAnswer(f"more was answered than asked: {data[:80]!r}")
             self._asked = False
             if answer.close:
+                self._dismissed = True
                 self.close()
                 self._transport = None
             if self.run is None:

@@ -111,7 +111,7 @@ class LoadGenerator:
         if self._window[0] <= client.due_at < self._window[1]:
             tally.times.append(times)
             tally.seen.append(time.monotonic() - client.due_at)
-        self.release(client)
+        self._release(client)
 
     def surprise(self, client: Client, what: str, body: bytes) -> None:
         """Something outside the contract came back; the client tries again in a while."""
@@ -119,7 +119,29 @@ class LoadGenerator:
         self._tally.example(what, body)
         self._wheel.wake(client, _SURPRISE_WAIT_S)
 
-    def release(self, client: Client) -> None:
+    def too_late(self, client: Client) -> None:
+        """A run that was refused or cut, or had no connection, is not submitted any more once clients stop."""
+        self._tally.unsent += 1
+        self._release(client)
+
+    def disconnected(self, client: Client, cut_submit: bool) -> None:
+        """A connection was cut; come back unless the job is over. An unanswered submit may have counted."""
+        if self._closed:
+            return
+        self._tally.disconnects += 1
+        if cut_submit:
+            self._tally.unanswered += 1
+        self.reconnect(client)
+
+    def reconnect(self, client: Client) -> None:
+        """Open the client's next connection, in a while, unless the job is over."""
+        if self._closed:
+            return
+        task = self._loop.create_task(self._reconnect(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _release(self, client: Client) -> None:
         """A client has nothing more to do with its run: give it the next one, or let it rest."""
         client.run = None
         client.wants_run = False
@@ -133,17 +155,6 @@ class LoadGenerator:
             self._begin(client, self._waiting.popleft())
         else:
             self._idle.append(client)
-
-    def disconnected(self, client: Client, cut_submit: bool) -> None:
-        """A connection ended; come back unless the job is over. An unanswered submit may have counted."""
-        if self._closed:
-            return
-        self._tally.disconnects += 1
-        if cut_submit:
-            self._tally.unanswered += 1
-        task = self._loop.create_task(self._reconnect(client))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _not_served(self, client: Client, verb: str, answer: Answer) -> None:
         if answer.status in (429, 503):
@@ -214,6 +225,7 @@ class LoadGenerator:
         self.stopping = True
         self._stop_epoch_s = time.time()
         began = time.monotonic()
+        self._tally.unsent += len(self._waiting)
         self._waiting.clear()
         if self._busy:
             with suppress(TimeoutError):
@@ -249,7 +261,8 @@ class LoadGenerator:
             finals=dict(tally.finals),
             lost=len(lost),
             lost_examples=lost[:EXAMPLES_MAX],
-            unanswered_submits=tally.unanswered,
+            unsent=tally.unsent,
+            unanswered_submits=tally.unanswered + sum(client.awaits_accept for client in self._clients),
             refused=dict(tally.refused),
             unexpected=dict(tally.unexpected),
             examples=tally.examples,

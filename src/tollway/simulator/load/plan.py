@@ -46,7 +46,11 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened. Latencies are of runs submitted within the measured window; counts are of the whole job."""
+    """What happened. Latencies are of runs submitted within the measured window; counts are of the whole job.
+
+    `unsent`: runs due but not submitted, by the plan or after a refusal, when the clients stopped. `backlog`: accepted
+    runs that had not ended by then.
+    """
 
     window_s: float
     finished_in_window: int
@@ -60,6 +64,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     finals: dict[str, int]
     lost: int
     lost_examples: list[str]
+    unsent: int
     unanswered_submits: int
     refused: dict[str, int]
     unexpected: dict[str, int]
@@ -83,7 +88,7 @@ class Tally:
     """What the clients saw, as it comes in."""
 
     def __init__(self) -> None:
-        self.exchanges = self.accepted = self.finished = self.unanswered = self.disconnects = 0
+        self.exchanges = self.accepted = self.finished = self.unanswered = self.unsent = self.disconnects = 0
         self.finals: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()

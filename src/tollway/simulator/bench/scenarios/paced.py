@@ -19,6 +19,7 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
         scenario="paced",
         figures=[
             Figure(name="runs", value=load.runs_per_s, unit="/s", bound=RATE_PER_S * 0.98, side="at least"),
+            Figure(name="runs due but never sent", value=load.unsent, unit="", bound=0),
             Figure(name="accept p50", value=load.accept.p50, unit="ms"),
             Figure(name="accept p99", value=load.accept.p99, unit="ms", bound=25),
             Figure(name="end to end - provider p50", value=load.overhead.p50, unit="ms"),
