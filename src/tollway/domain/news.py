@@ -1,4 +1,4 @@
-"""The seam over which processes tell each other that something changed; news may be lost, so every listener also polls."""
+"""News between processes: fire and forget, so every listener also polls; `hotstate` carries it."""
 
 from collections.abc import Callable
 from typing import Protocol

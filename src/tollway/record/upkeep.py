@@ -89,7 +89,11 @@ class Upkeep:
             days = keep_days.get(noun, 0)
             if days == 0 or first is None:
                 continue
-            last = first if noun != "ledger" else (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+            last = (
+                first
+                if noun != "ledger"
+                else (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+            )
             if (today - last).days > days and await self._database.value("drop_partition", noun, first):
                 gone.append(f"{noun}_{row['stamp']}")
         return gone
