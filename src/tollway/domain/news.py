@@ -1,4 +1,7 @@
-"""The seam over which processes tell each other that something changed; news may be lost, so every listener also polls."""
+"""The seam over which processes tell each other that something changed.
+
+News may be lost, so every listener also polls.
+"""
 
 from collections.abc import Callable
 from typing import Protocol

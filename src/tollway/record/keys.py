@@ -50,7 +50,9 @@ async def ensure_admin_key(database: Database, secret: str) -> None:
     """Make `secret` the first admin key (id `admin`, tenant `default`). Raises ConfigError, DatabaseUnavailable."""
     fit = secret.startswith(KEY_PREFIX) and len(secret) >= ADMIN_KEY_CHARS_MIN
     if not fit or not all("!" <= character <= "~" for character in secret):
-        remedy = f"must begin with {KEY_PREFIX} and be at least {ADMIN_KEY_CHARS_MIN} printable characters without spaces"
+        remedy = (
+            f"must begin with {KEY_PREFIX} and be at least {ADMIN_KEY_CHARS_MIN} printable characters without spaces"
+        )
         raise ConfigError("TOLLWAY_ADMIN_KEY", "(hidden)", remedy)
     await database.value("ensure_admin_key", hash_key(secret))
 
@@ -78,13 +80,16 @@ async def list_keys(database: Database, tenant: str, before: str | None, limit: 
 async def revoke_key(database: Database, tenant: str, key_id: str) -> int:
     """End a key; returns the settings' version.
 
-    Raises Problem `not_found` when the tenant has no such live key, `conflict` for the last admin key, DatabaseUnavailable.
+    Raises Problem `not_found` when the tenant has no such live key, `conflict` for the last admin key,
+    DatabaseUnavailable.
     """
     async with database.connection() as connection, connection.transaction():
         await connection.fetchval(query("lock_settings"))
         version = await connection.fetchval(query("revoke_key"), key_id, tenant)
         if version is None:
-            raise Problem("not_found", f"Tenant {tenant} has no live key {key_id}; GET /v1/tenants/{tenant}/keys lists them.")
+            raise Problem(
+                "not_found", f"Tenant {tenant} has no live key {key_id}; GET /v1/tenants/{tenant}/keys lists them."
+            )
         if not await connection.fetchval(query("count_other_admin_keys"), key_id):
             raise Problem("conflict", "This is the last admin key; make another one before revoking it.")
     return int(version)

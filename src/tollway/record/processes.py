@@ -29,7 +29,9 @@ class ProcessGone(DatabaseUnavailable):
     """The process' own row was taken away (it was thought dead): register again."""
 
 
-async def register_process(database: Database, role: str, lease_ttl_s: float, facts: dict[str, Any] | None = None) -> int:
+async def register_process(
+    database: Database, role: str, lease_ttl_s: float, facts: dict[str, Any] | None = None
+) -> int:
     """Enter this process (`api`, `worker` or `keeper`); returns its incarnation. Raises DatabaseUnavailable."""
     made = await database.value(
         "register_process", role, socket.gethostname(), os.getpid(), lease_ttl_s, json.dumps(facts or {})

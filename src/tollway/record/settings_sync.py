@@ -1,7 +1,7 @@
 """Settings in memory, coherent over every API process.
 
-A change raises `settings_version` in its own transaction and is answered only when every live API process has read it. A
-process that cannot beat within its lease must refuse (`fresh` is False) until it has read again, so nobody waits for it:
+A change raises `settings_version` in its own transaction and is answered only when every live API process has read it.
+A process that cannot beat within its lease must refuse (`fresh` is False) until it has read again; nobody waits for it:
 
     change --commit--> news "settings" --> each process reads, says settings_seen, news "settings_seen" --> answer
 """
@@ -63,7 +63,8 @@ async def read_settings(database: Database) -> SettingsSnapshot:
     return SettingsSnapshot(
         version=version,
         keys={
-            bytes(row["hash"]): KeyRecord(row["id"], row["tenant"], row["name"], frozenset(row["scopes"])) for row in keys
+            bytes(row["hash"]): KeyRecord(row["id"], row["tenant"], row["name"], frozenset(row["scopes"]))
+            for row in keys
         },
         tenants={row["id"]: tenant_record(row) for row in tenants},
         agents=tuple(agent_record(row) for row in agents),
@@ -175,7 +176,9 @@ class SettingsSync:
                 self.workers = await live_processes(self._database, "worker")
                 pause_s = self._pause()
             except DatabaseUnavailable:
-                await asyncio.sleep(_RETRY_S * random.uniform(0.5, 1.0))  # a wake-up must not turn an outage into a spin
+                await asyncio.sleep(
+                    _RETRY_S * random.uniform(0.5, 1.0)
+                )  # a wake-up must not turn an outage into a spin
                 pause_s = 0.0
 
     def _pause(self) -> float:
