@@ -55,7 +55,7 @@ select run_id from queue where expires_at <= clock_timestamp() and state <> 1 or
 
 -- name: reap_worker
 -- Takes back what a lost worker held: each run's fence rises, so that nothing the worker still writes is taken.
--- From the second loss on a run waits for a process of its own; losing that one too ends it (see end_poison).
+-- The lease TTL is judged by the caller. From the second loss on a run waits for a process of its own; losing that one too ends it (see end_poison).
 with lost as (
     update queue q
     set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16, lost = q.lost + 1, next_seq = q.next_seq + 1,
