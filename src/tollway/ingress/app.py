@@ -33,7 +33,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
-_BODIES: tuple[type[msgspec.Struct], ...] = (RunBody, BatchBody, ReplayBody, bulk.BulkBody, bulk.DeadReplayBody, tenants.TenantBody, tenants.KeyBody)
+_BODIES: tuple[type[msgspec.Struct], ...] = (
+    RunBody,
+    BatchBody,
+    ReplayBody,
+    bulk.BulkBody,
+    bulk.DeadReplayBody,
+    tenants.TenantBody,
+    tenants.KeyBody,
+)
 
 
 class Disconnected(Exception):

@@ -7,7 +7,6 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _RUN = {"$ref": "#/components/schemas/Run"}
 _EVENT = {"$ref": "#/components/schemas/Event"}

@@ -18,7 +18,7 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.money import nano
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
-from tollway.ingress.catalogue import CataloguedAgent, Catalogue
+from tollway.ingress.catalogue import Catalogue, CataloguedAgent
 from tollway.ingress.problems import invalid
 from tollway.ingress.services import ApiOptions
 from tollway.record.accept import NewRun

@@ -67,7 +67,9 @@ class RunReads:
         ids = await list_run_ids(self._database, wanted, before, limit)
         if not ids:
             return []
-        found: dict[UUID, RunRow] = {row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))}
+        found: dict[UUID, RunRow] = {
+            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
+        }
         return [found[one] for one in ids if one in found]
 
     async def drain(self) -> None:
@@ -76,7 +78,9 @@ class RunReads:
         await self._events.drain()
 
     async def _read_runs(self, ids: Sequence[UUID]) -> Sequence[RunRow | None]:
-        found: dict[UUID, RunRow] = {row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))}
+        found: dict[UUID, RunRow] = {
+            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
+        }
         return [found.get(one) for one in ids]
 
     async def _read_events(self, wanted: Sequence[tuple[UUID, int]]) -> Sequence[list[StoredEvent]]:
