@@ -1,4 +1,7 @@
-"""News between processes: fire and forget, so every listener also polls; `hotstate` carries it."""
+"""The seam over which processes tell each other that something changed.
+
+News may be lost, so every listener also polls.
+"""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -69,10 +69,14 @@ class RunNews:
             ]
 
     def stop(self) -> None:
-        """End the subscription and wake every listener, so that it can see that the process is stopping."""
+        """End the subscription and wake every listener."""
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe = []
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Let every listener look around, for instance because the process is stopping."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.wake()

@@ -92,7 +92,7 @@ class Accepts:
     async def _write(self, runs: Sequence[NewRun]) -> list[Accepted | Exception]:
         if failpoints.armed:
             failpoints.hit("accept.before")
-        rows = await self._database.rows("accept_runs", *_columns(runs))
+        rows = await self._database.rows("accept_runs", *run_columns(runs))
         if failpoints.armed:
             failpoints.hit("accept.after")
         if len(rows) == len(runs):
@@ -126,7 +126,8 @@ class Accepts:
         return Accepted(run_id, replayed=run_id != run.id)
 
 
-def _columns(runs: Sequence[NewRun]) -> tuple[list[object], ...]:
+def run_columns(runs: Sequence[NewRun]) -> tuple[list[object], ...]:
+    """The runs as the parameters of `accept_runs`."""
     expires = [min((at for at in (run.deadline_at, _ttl_end(run)) if at is not None), default=None) for run in runs]
     return (
         [run.id for run in runs],

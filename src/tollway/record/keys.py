@@ -80,7 +80,8 @@ async def list_keys(database: Database, tenant: str, before: str | None, limit: 
 async def revoke_key(database: Database, tenant: str, key_id: str) -> int:
     """End a key; returns the settings' version.
 
-    Raises Problem `not_found` when the tenant has no such live key, `conflict` for the last admin key, DatabaseUnavailable.
+    Raises Problem `not_found` when the tenant has no such live key, `conflict` for the last admin key,
+    DatabaseUnavailable.
     """
     async with database.connection() as connection, connection.transaction():
         await connection.fetchval(query("lock_settings"))

@@ -67,7 +67,9 @@ class RunReads:
         ids = await list_run_ids(self._database, wanted, before, limit)
         if not ids:
             return []
-        found = {row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))}
+        found: dict[UUID, RunRow] = {
+            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
+        }
         return [found[one] for one in ids if one in found]
 
     async def drain(self) -> None:
@@ -76,19 +78,20 @@ class RunReads:
         await self._events.drain()
 
     async def _read_runs(self, ids: Sequence[UUID]) -> Sequence[RunRow | None]:
-        found = {row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))}
+        found: dict[UUID, RunRow] = {
+            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
+        }
         return [found.get(one) for one in ids]
 
     async def _read_events(self, wanted: Sequence[tuple[UUID, int]]) -> Sequence[list[StoredEvent]]:
-        asked = list(dict.fromkeys(wanted))
-        lowest: dict[UUID, int] = {}
-        for run_id, seq in asked:
-            lowest[run_id] = min(seq, lowest.get(run_id, seq))
-        rows = await self._database.rows("read_events", list(lowest), list(lowest.values()), EVENTS_PAGE)
-        found: dict[UUID, list[StoredEvent]] = {run_id: [] for run_id in lowest}
-        for run_id, *event in rows:
-            found[run_id].append(StoredEvent(*event))
-        return [[event for event in found[run_id] if event.seq > seq] for run_id, seq in wanted]
+        asked = {pair: at for at, pair in enumerate(dict.fromkeys(wanted))}
+        rows = await self._database.rows(
+            "read_events", [run_id for run_id, _ in asked], [seq for _, seq in asked], EVENTS_PAGE
+        )
+        found: list[list[StoredEvent]] = [[] for _ in asked]
+        for at, *event in rows:
+            found[at - 1].append(StoredEvent(*event))
+        return [found[asked[pair]] for pair in wanted]
 
 
 async def list_run_ids(database: Database, wanted: RunFilter, before: UUID | None, limit: int) -> list[UUID]:
@@ -97,18 +100,19 @@ async def list_run_ids(database: Database, wanted: RunFilter, before: UUID | Non
     name = "list_run_ids" if wanted.tenant is None else "list_run_ids_of_tenant"
     if state in LIVE_STATES:
         name, state = "list_live_run_ids", LIVE_STATE_NAMES.index(state)
-    return await _ids(database, name, wanted, state, before, limit)
+    return await _ids(database, name, state, wanted, (before, limit))
 
 
 async def list_live_ids(database: Database, wanted: RunFilter, before: UUID | None, limit: int) -> list[UUID]:
     """The same among runs that have not ended, whatever their state unless the filter names one."""
     state = LIVE_STATE_NAMES.index(wanted.state) if wanted.state in LIVE_STATE_NAMES else None
-    return await _ids(database, "list_live_run_ids", wanted, state, before, limit)
+    return await _ids(database, "list_live_run_ids", state, wanted, (before, limit))
 
 
 async def _ids(
-    database: Database, name: str, wanted: RunFilter, state: Any, before: UUID | None, limit: int
+    database: Database, name: str, state: Any, wanted: RunFilter, page: tuple[UUID | None, int]
 ) -> list[UUID]:
+    before, limit = page
     rows = await database.rows(
         name,
         wanted.tenant,

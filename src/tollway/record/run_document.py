@@ -38,7 +38,7 @@ def rfc3339(moment: datetime) -> str:
 
 def rfc3339_epoch(epoch_s: float) -> str:
     """Epoch seconds as a UTC moment with milliseconds, cut off as the database's are."""
-    return rfc3339(datetime.fromtimestamp(int(epoch_s * 1000) / 1000, UTC))
+    return rfc3339(datetime.fromtimestamp(epoch_s, UTC))
 
 
 def usd_text(nano: int) -> str:

@@ -1,7 +1,7 @@
 """Settings in memory, coherent over every API process.
 
-A change raises `settings_version` in its own transaction and is answered only when every live API process has read it. A
-process that cannot beat within its lease must refuse (`fresh` is False) until it has read again, so nobody waits for it:
+A change raises `settings_version` in its own transaction and is answered only when every live API process has read it.
+A process that cannot beat within its lease must refuse (`fresh` is False) until it has read again; nobody waits for it:
 
     change --commit--> news "settings" --> each process reads, says settings_seen, news "settings_seen" --> answer
 """

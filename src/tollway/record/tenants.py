@@ -43,6 +43,7 @@ async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> 
 
     Returns its document, whether it is new, and the settings' version. Raises DatabaseUnavailable.
     """
-    row = await database.row("put_tenant", tenant, json.dumps(given))
-    assert row is not None, "put_tenant always returns its row"
+    async with database.connection() as connection, connection.transaction():
+        row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
+        await database.on(connection, "turn_flows", tenant)
     return {field: row[field] for field in _FIELDS}, row["created"], row["version"]

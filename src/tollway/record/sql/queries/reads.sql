@@ -47,12 +47,13 @@ order by q.run_id desc
 limit $10
 
 -- name: read_events
--- The next events of several runs after the given numbers, at most $3 a run.
-select e.run_id, e.seq, e.type, e.at, e.actor_kind, e.actor_id, e.data
-from unnest($1::uuid[], $2::integer[]) as w (run_id, seq)
+-- The next events of several runs after the given numbers, at most $3 for each pair; `place` is the pair's, from 1.
+select w.place, e.seq, e.type, e.at, e.actor_kind, e.actor_id, e.data
+from unnest($1::uuid[], $2::integer[]) with ordinality as w (run_id, seq, place)
 cross join lateral (
     select * from event e where e.run_id = w.run_id and e.seq > w.seq order by e.seq limit $3
 ) e
+order by w.place, e.seq
 
 -- name: list_steps
 -- The journal of a run in order.

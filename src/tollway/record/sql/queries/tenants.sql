@@ -6,7 +6,6 @@ order by id
 
 -- name: put_tenant
 -- Makes or changes a tenant: $2 holds the given fields, those absent stay as they are, null lifts a limit.
--- A paused tenant's flows are shut; reopened ones enter at the floor, with no credit stored up meanwhile.
 with given as (
     select j,
            coalesce((j ->> 'weight')::float8, 1) as weight,
@@ -31,15 +30,19 @@ with given as (
         paused = case when $2::jsonb ? 'paused' then excluded.paused else t.paused end,
         updated_at = now()
     returning t.*, (t.xmax = 0) as created
-), shut as (
-    update flow f set state = 2 from put where f.tenant = put.id and put.paused and f.state <> 2
-), opened as (
-    update flow f set state = 0,
-        vtime = greatest(f.vtime, (select fl.vtime from flow_floor fl where fl.lane = f.lane and fl.class = f.class))
-    from put where f.tenant = put.id and not put.paused and f.state = 2
 ), bumped as (
     update settings_version set version = version + 1 returning version
 )
 select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused,
        created_at, updated_at, created, bumped.version
 from put, bumped
+
+-- name: turn_flows
+-- Shuts the flows of a paused tenant, reopens those of one that is not; they enter at the floor, with no credit stored up.
+-- A statement of its own after put_tenant, so that it sees the lines of accepts that held the tenant's row until then.
+update flow f
+set state = case when t.paused then 2 else 0 end,
+    vtime = case when t.paused then f.vtime
+                 else greatest(f.vtime, (select b.vtime from flow_floor b where b.lane = f.lane and b.class = f.class)) end
+from tenant t
+where t.id = $1 and f.tenant = t.id and (f.state = 2) <> t.paused
