@@ -90,7 +90,7 @@ def bench(  # noqa: PLR0917  # click passes every option by its name
         click.echo(f"Error: {error}", err=True)
         sys.exit(3)
     except (LoadFailed, asyncio.CancelledError) as error:
-        click.echo(f"Error: {error or 'stopped'}", err=True)
+        click.echo(f"Error: {str(error) or 'stopped'}", err=True)
         sys.exit(1)
     report = BenchReport(
         tollway=version("tollway"), at=datetime.now(UTC).isoformat(timespec="milliseconds"), scenarios=reports

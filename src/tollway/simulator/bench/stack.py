@@ -5,6 +5,7 @@ Everything lives in a fresh folder that goes when the stack stops; the processes
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from tollway.simulator.load.wire import BadAnswer, read_answer
 
 ONE_CALL, TEN_CALLS = "bench_one_call", "bench_ten_calls"
 _NOBODY = -1
+_PR_SET_PDEATHSIG = 1
 _READY_S = 60.0
 _STOP_S = 45.0
 _ASK_S = 10.0
@@ -175,9 +177,15 @@ async def _spawn(command: list[str], folder: Path, environment: dict[str, str]) 
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise StackFailed(f"cannot start {command[0]}: {error}") from error
+
+
+def _end_with_parent() -> None:
+    """In the child: a benchmark that is killed outright takes its stack with it, politely."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _until_ready(stack: Stack, port: int, path: str) -> None:
