@@ -1,0 +1,56 @@
+"""`tollway tenant`: who is billed, limited and isolated."""
+
+from typing import Any
+
+import click
+
+from tollway.cli._command import Session, client_command, example
+from tollway.cli._output import console, print_json
+
+
+class _Limit(click.ParamType[Any]):
+    """A number, or `none` to lift the limit."""
+
+    name = "number|none"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the string `none`; fails with a usage error."""
+        if value == "none":
+            return value
+        try:
+            return self._kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
+@click.group(epilog=example("tollway tenant set acme --weight 2 --max-running 50"))
+def tenant() -> None:
+    """Create tenants and set their limits."""
+
+
+@tenant.command(
+    "set",
+    epilog=example("tollway tenant set acme --weight 2 --runs-per-s 100", "tollway tenant set acme --max-queued none"),
+)
+@click.argument("tenant_id", metavar="ID")
+@click.option("--name", help="How people call it.")
+@click.option("--weight", type=float, help="Its share of what is contended for; others have 1.")
+@click.option("--runs-per-s", type=_Limit(float), help="Submits it may make a second.")
+@click.option("--max-queued", type=_Limit(int), help="Runs it may have queued.")
+@click.option("--max-running", type=_Limit(int), help="Runs it may have running.")
+@click.option("--tokens-per-min", type=_Limit(int), help="Tokens it may use a minute.")
+@click.option("--tokens-per-day", type=_Limit(int), help="Tokens it may use a day.")
+@click.option("--paused/--resumed", default=None, help="Hold back, or let go, its queued runs.")
+@client_command
+async def set_tenant(session: Session, *, tenant_id: str, **settings: Any) -> None:
+    """Create the tenant ID, or change what is given of its settings. Needs an admin key."""
+    given: Any = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+    answer = await session.client.put_tenant(tenant_id, **given)
+    if session.as_json:
+        print_json(answer)
+        return
+    told = ", ".join(f"{name} {value}" for name, value in answer.items() if name != "id" and value is not None)
+    console().print(f"{tenant_id}  {told}", markup=False)

@@ -1,0 +1,266 @@
+"""`Client`: every verb of the HTTP contract as a method, retried where that is safe."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Self, TypedDict, Unpack
+from urllib.parse import quote
+
+import msgspec
+
+from tollway.client.batch import submit_all
+from tollway.client.errors import ApiError, RunFailed
+from tollway.client.events import follow
+from tollway.client.transport import Call, ClientOptions, Transport, encode
+from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, as_step
+
+PAGE_RUNS = 200
+_WAIT_HEADER_MAX_S = 60
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What may be asked of a run beside its agent and input; durations in seconds, money in dollars."""
+
+    lane: str
+    priority_s: float
+    metadata: Mapping[str, Any]
+    delay_s: float
+    deadline_s: float
+    ttl_s: float
+    max_attempts: int
+    budget_usd: float
+    concurrency_key: str
+    concurrency_policy: str
+    webhook: Mapping[str, str]
+
+
+class RunSpec(SubmitOptions, total=False):
+    """One run of a batch; `idempotency_key` is made when not given."""
+
+    agent: str
+    input: Any
+    idempotency_key: str
+
+
+class RunFilter(TypedDict, total=False):
+    """Which runs to list; times are RFC 3339, `metadata` matches each of its keys."""
+
+    state: str
+    agent: str
+    lane: str
+    tenant: str
+    created_after: str
+    created_before: str
+    metadata: Mapping[str, str]
+
+
+class TenantSettings(TypedDict, total=False):
+    """A tenant's settings; None lifts a limit."""
+
+    name: str
+    weight: float
+    runs_per_s: float | None
+    max_queued: int | None
+    max_running: int | None
+    tokens_per_min: int | None
+    tokens_per_day: int | None
+    paused: bool
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list; `next` is the cursor of the following one, None at the end."""
+
+    items: list[dict[str, Any]]
+    next: str | None = None
+
+
+class Client:
+    """A Tollway server, over HTTP.
+
+    `url` and `api_key` default to TOLLWAY_URL and TOLLWAY_API_KEY; `tenant` is whom an admin key acts for. Methods
+    raise ApiError for a refusal and Unreachable when nobody answers. Safe for concurrent use by many tasks of one loop.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        tenant: str | None = None,
+        *,
+        options: ClientOptions | None = None,
+    ) -> None:
+        self._transport = Transport(url, api_key, tenant, options or ClientOptions())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._transport.url
+
+    async def close(self) -> None:
+        """Close every connection; a second call does nothing."""
+        await self._transport.close()
+
+    async def submit(
+        self,
+        agent: str,
+        input: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+        **options: Unpack[SubmitOptions],
+    ) -> RunView:
+        """Submit a run; once this returns it is accepted and will not be lost.
+
+        Retried under one idempotency key, so never doubled. With `wait_s` (at most 60 at once) the answer is held
+        until the run ends or the time is over: look at `final`.
+        """
+        headers = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
+        held_s = min(wait_s, _WAIT_HEADER_MAX_S)
+        if held_s > 0:
+            headers["prefer"] = f"wait={held_s:g}"
+        body = encode({"agent": agent, "input": input, **_given(options)})
+        answer = await self._transport.send(Call("POST", "/v1/runs", headers=headers, body=body, wait_s=held_s))
+        return as_run(answer.json())
+
+    async def submit_many(self, runs: Iterable[RunSpec]) -> Sequence[RunView | ApiError]:
+        """Submit many runs in few requests; the results stand in the order of `runs`, refusals among them as values.
+
+        Runs refused for now (429, 503) are tried again for `retry_for_s`; each has an idempotency key, so none doubles.
+        """
+        return await submit_all(self._transport, [_given(run) for run in runs])
+
+    async def get(self, run_id: str) -> RunView:
+        """The run as it stands."""
+        return as_run(await self.call("GET", f"/v1/runs/{quote(run_id, safe='')}"))
+
+    async def wait(self, run_id: str, timeout_s: float | None = None) -> RunView:
+        """The run once it has ended. Raises TimeoutError after `timeout_s`; the run goes on."""
+        async with asyncio.timeout(timeout_s):
+            async with aclosing(self.events(run_id)) as events:
+                async for _ in events:
+                    pass
+            return await self.get(run_id)
+
+    async def result(self, run_id: str, timeout_s: float | None = None) -> Any:
+        """The run's output. Raises RunFailed when it ended otherwise, TimeoutError after `timeout_s`."""
+        run = await self.wait(run_id, timeout_s)
+        if not run.succeeded:
+            raise RunFailed(run)
+        return run.output
+
+    def events(self, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        """The run's events beyond `after`, live, up to its final one; a cut stream is resumed where it broke."""
+        return follow(self._transport, run_id, after)
+
+    async def past_events(self, run_id: str) -> Sequence[RunEvent]:
+        """The events recorded so far."""
+        return [as_event(item) async for item in self._all(f"/v1/runs/{quote(run_id, safe='')}/events")]
+
+    async def steps(self, run_id: str) -> Sequence[StepView]:
+        """The run's steps so far, in the order of their numbers."""
+        return [as_step(item) async for item in self._all(f"/v1/runs/{quote(run_id, safe='')}/steps")]
+
+    async def cancel(self, run_id: str) -> RunView:
+        """Cancel a run: a queued one at once, a running one soon. ApiError `run_final` when it has ended."""
+        return as_run(await self.call("POST", f"/v1/runs/{quote(run_id, safe='')}/cancel"))
+
+    async def replay(self, run_id: str, *, input: Any = msgspec.UNSET, from_step: int | None = None) -> RunView:
+        """A new run with the input of an old one, or another `input`; steps before `from_step` are taken over."""
+        body = {} if input is msgspec.UNSET else {"input": input}
+        if from_step is not None:
+            body["from_step"] = from_step
+        path = f"/v1/runs/{quote(run_id, safe='')}/replay"
+        return as_run(await self.call("POST", path, body, repeatable=False))
+
+    async def dead_letters(self, **filters: str) -> AsyncIterator[dict[str, Any]]:
+        """Dead runs grouped by the fingerprint of their error."""
+        async for group in self._all("/v1/dead-letters", list(filters.items())):
+            yield group
+
+    async def replay_dead_letters(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        confirm: int | None = None,
+    ) -> dict[str, Any]:
+        """Replay dead runs by id, or by filter: first without `confirm` to learn the count, then with it."""
+        body: dict[str, Any] = {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}
+        if confirm is not None:
+            body["confirm"] = confirm
+        answer: dict[str, Any] = await self.call("POST", "/v1/dead-letters/replay", body, repeatable=False)
+        return answer
+
+    async def put_tenant(self, tenant_id: str, **settings: Unpack[TenantSettings]) -> dict[str, Any]:
+        """Create a tenant or change its settings; they hold for every request after this one."""
+        tenant: dict[str, Any] = await self.call("PUT", f"/v1/tenants/{quote(tenant_id, safe='')}", dict(settings))
+        return tenant
+
+    async def create_key(self, tenant_id: str, name: str, scopes: Sequence[str]) -> dict[str, Any]:
+        """A new API key; its `key` is shown this once."""
+        path = f"/v1/tenants/{quote(tenant_id, safe='')}/keys"
+        body = {"name": name, "scopes": list(scopes)}
+        key: dict[str, Any] = await self.call("POST", path, body, repeatable=False)
+        return key
+
+    async def revoke_key(self, tenant_id: str, key_id: str) -> None:
+        """Revoke an API key; every request after this one is refused."""
+        await self.call("DELETE", f"/v1/tenants/{quote(tenant_id, safe='')}/keys/{quote(key_id, safe='')}")
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        repeatable: bool = True,
+    ) -> Any:
+        """Any route of the API: its JSON, or None for an empty answer. For what has no method of its own."""
+        payload = None if body is None else encode(body)
+        answer = await self._transport.send(Call(method, path, list(query), body=payload, repeatable=repeatable))
+        return answer.json() if answer.body else None
+
+    async def page(self, *, limit: int = PAGE_RUNS, cursor: str | None = None, **filters: Unpack[RunFilter]) -> Page:
+        """One page of runs, newest first, as documents."""
+        query = [("limit", str(limit)), *_filter_query(filters)]
+        return await self._page("/v1/runs", query, cursor)
+
+    async def list(self, *, page_size: int = PAGE_RUNS, **filters: Unpack[RunFilter]) -> AsyncIterator[RunView]:
+        """The runs that match, newest first, page by page as they are asked for."""
+        async for item in self._all("/v1/runs", [("limit", str(page_size)), *_filter_query(filters)]):
+            yield as_run(item)
+
+    async def _page(self, path: str, query: Iterable[tuple[str, str]], cursor: str | None) -> Page:
+        here = [*query, ("cursor", cursor)] if cursor else [*query]
+        return msgspec.convert(await self.call("GET", path, query=here), Page)
+
+    async def _all(self, path: str, query: Iterable[tuple[str, str]] = ()) -> AsyncIterator[dict[str, Any]]:
+        cursor: str | None = None
+        while True:
+            page = await self._page(path, query, cursor)
+            for item in page.items:
+                yield item
+            cursor = page.next
+            if cursor is None:
+                return
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; None is not given, except as an input."""
+    return {name: value for name, value in options.items() if value is not None or name == "input"}
+
+
+def _filter_query(filters: RunFilter) -> Iterable[tuple[str, str]]:
+    for name, value in filters.items():
+        if name == "metadata" and isinstance(value, Mapping):
+            yield from ((f"metadata.{key}", str(wanted)) for key, wanted in value.items())
+        elif value is not None:
+            yield name, str(value)
