@@ -1,0 +1,41 @@
+"""The settings: `load_settings` reads them once, everything else is given the frozen object."""
+
+from tollway.config.checks import settings_warnings
+from tollway.config.faults import ConfigErrors
+from tollway.config.load import load_settings
+from tollway.config.settings import (
+    SIM_PORT,
+    SIM_PROVIDER,
+    Database,
+    Lane,
+    Llm,
+    Price,
+    Provider,
+    Redis,
+    Retention,
+    Route,
+    Server,
+    Settings,
+    Telemetry,
+    Worker,
+)
+
+__all__ = [
+    "SIM_PORT",
+    "SIM_PROVIDER",
+    "ConfigErrors",
+    "Database",
+    "Lane",
+    "Llm",
+    "Price",
+    "Provider",
+    "Redis",
+    "Retention",
+    "Route",
+    "Server",
+    "Settings",
+    "Telemetry",
+    "Worker",
+    "load_settings",
+    "settings_warnings",
+]

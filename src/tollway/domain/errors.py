@@ -13,6 +13,8 @@ TollwayError
 
 from typing import Any
 
+from tollway.domain.llm import Usage
+
 PROBLEMS: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "The body is not valid JSON"),
     "invalid_request": (400, "The request cannot be understood"),
@@ -122,8 +124,11 @@ class LlmError(TollwayError):
     """A call to a provider failed.
 
     `code` is a short stable word (`timeout_connect`, `timeout_first_byte`, `timeout_total`, `rate_limited`,
-    `provider_5xx`, `bad_response`, `refused`, `no_route`, `connection`); `retry_after_s` is the vendor's wish, if any;
-    `final` says that asking again cannot help.
+    `provider_5xx`, `bad_response`, `refused`, `unknown_tier`, `no_route`, `connection`); `retry_after_s` is the
+    vendor's wish, if any; `final` says that asking again cannot help.
+
+    `billed` says that the vendor may have charged for the call all the same. `cost_nano` is then the exact charge, to
+    be settled, or None where nobody knows it and the reservation stands as `unknown`.
     """
 
     def __init__(
@@ -135,10 +140,16 @@ class LlmError(TollwayError):
         status: int | None = None,
         retry_after_s: float | None = None,
         final: bool = False,
+        billed: bool = False,
+        usage: Usage | None = None,
+        cost_nano: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.route = route
+        self.billed = billed
+        self.usage = usage
+        self.cost_nano = cost_nano
         self.status = status
         self.retry_after_s = retry_after_s
         self.final = final

@@ -1,0 +1,1 @@
+"""The simulated provider: vendors' wires, laws of time and length, true limits, faults, a ledger."""

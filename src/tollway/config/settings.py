@@ -1,0 +1,281 @@
+"""The settings of Tollway: one frozen tree, made once by `load_settings` and passed on explicitly.
+
+Each model is a section of `tollway.toml`. Bounds that concern one value stand here; what concerns several is in
+`checks`. Durations are seconds, sizes bytes, money US dollars per million tokens, as their names say.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+EMBEDDED = "embedded"
+SIM_PROVIDER = "sim"
+SIM_PORT = 8701
+PROVIDER_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}")
+_PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LANE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_URL = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
+_PG_URL = re.compile(r"postgres(ql)?://\S+")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("must be 1 to 128 letters, digits or _ . : / @ -, beginning with a letter or digit")
+    return text
+
+
+def _provider_name(text: str) -> str:
+    if not _PROVIDER_NAME.fullmatch(text):
+        raise ValueError(
+            "a provider's name must be 1 to 64 letters, digits, _ . or -, beginning with a letter or digit"
+        )
+    return text
+
+
+def _lane_name(text: str) -> str:
+    if not _LANE_NAME.fullmatch(text):
+        raise ValueError("a lane's name must be 1 to 32 lower-case letters, digits, _ or -")
+    return text
+
+
+def _env_name(text: str) -> str:
+    if text and not _ENV_NAME.fullmatch(text):
+        raise ValueError("must be the name of an environment variable, never the secret itself")
+    return text
+
+
+def _http_url(text: str) -> str:
+    if not _URL.fullmatch(text):
+        raise ValueError("must be an http:// or https:// address without credentials, query or fragment")
+    return text.rstrip("/")
+
+
+def _optional_http_url(text: str) -> str:
+    return _http_url(text) if text else text
+
+
+def _database_url(text: str) -> str:
+    if text != EMBEDDED and not _PG_URL.fullmatch(text):
+        raise ValueError('must be "embedded" or a postgresql:// address')
+    return text
+
+
+def _direct_url(text: str) -> str:
+    if text and not _PG_URL.fullmatch(text):
+        raise ValueError("must be empty or a postgresql:// address that does not pass a pooler")
+    return text
+
+
+def _some_path(value: object) -> object:
+    if not str(value).strip():
+        raise ValueError("must name a folder")
+    return value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+ProviderName = Annotated[str, AfterValidator(_provider_name)]
+LaneName = Annotated[str, AfterValidator(_lane_name)]
+Number = BeforeValidator(_no_bool)
+Seconds = Annotated[float, Number, Field(gt=0, le=366 * 86400)]
+Count = Annotated[int, Number, Field(gt=0, le=2**53)]
+Days = Annotated[int, Number, Field(ge=0, le=36500)]
+UsdPerMtok = Annotated[Decimal, Number, Field(ge=0, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """What every section shares: frozen, unknown keys refused, no infinities; a value it refuses is never echoed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Server(Section):
+    """The HTTP API. Port 0 takes any free port."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: Annotated[int, Number, Field(ge=0, le=65535)] = 8700
+    body_bytes_max: Annotated[int, Number, Field(ge=1024, le=2**30)] = 4_194_304
+    json_depth_max: Annotated[int, Number, Field(ge=1, le=512)] = 64
+
+
+class Database(Section):
+    """Where the record is: `embedded` (a server of our own under `data_dir`) or an address.
+
+    `direct_url` goes past a pooler in transaction mode and carries LISTEN; empty means `url` itself, or polling.
+    """
+
+    url: Annotated[str, AfterValidator(_database_url)] = Field(default=EMBEDDED, repr=False)
+    data_dir: Annotated[Path, BeforeValidator(_some_path)] = Path(".tollway")
+    direct_url: Annotated[str, AfterValidator(_direct_url)] = Field(default="", repr=False)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether Tollway runs the Postgres server itself."""
+        return self.url == EMBEDDED
+
+
+class Redis(Section):
+    """The tier above Postgres for shared hot state. Empty: Postgres carries it."""
+
+    url: str = Field(default="", repr=False)
+
+
+class Worker(Section):
+    """How a worker process works: `slots` runs at once, of `lanes`; its beat is `heartbeat_s`, its lease `lease_ttl_s`.
+
+    `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given.
+    """
+
+    processes: Annotated[int, Number, Field(ge=0, le=1024)] = 1
+    slots: Annotated[int, Number, Field(ge=1, le=100_000)] = 1000
+    lanes: Annotated[tuple[LaneName, ...], Field(min_length=1)]
+    grace_s: Seconds = 30.0
+    heartbeat_s: Seconds = 3.0
+    lease_ttl_s: Seconds = 12.0
+    loop_block_max_s: Seconds = 60.0
+
+
+class Lane(Section):
+    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up."""
+
+    share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
+    max_wait_s: Seconds | None = None
+    age_after_s: Seconds = 300.0
+
+
+class Llm(Section):
+    """What holds for every LLM call that does not say otherwise."""
+
+    max_tokens_default: Count = 1024
+    timeout_s: Seconds = 120.0
+
+
+class Provider(Section):
+    """A vendor or a compatible server. Its key is in the environment variable `api_key_env`, or there is none."""
+
+    kind: Literal["openai", "anthropic"]
+    base_url: Annotated[str, AfterValidator(_http_url)]
+    api_key_env: Annotated[str, AfterValidator(_env_name)] = Field(default="", repr=False)
+    api: Literal["chat", "responses"] = "chat"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vendor_url(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and not raw.get("base_url") and raw.get("kind") in PROVIDER_URLS:
+            return {**raw, "base_url": PROVIDER_URLS[raw["kind"]]}
+        return raw
+
+
+class Route(Section):
+    """One way to serve a tier. Limits left out are no limits; `priority` 1 is tried before 2."""
+
+    name: Name
+    tier: Name
+    provider: ProviderName
+    model: str = Field(min_length=1, max_length=200)
+    priority: Annotated[int, Number, Field(ge=1, le=1000)] = 1
+    weight: Annotated[float, Number, Field(gt=0, le=1_000_000)] = 1.0
+    capacity: Literal["on_demand", "provisioned"] = "on_demand"
+    region: str = ""
+    rpm: Count | None = None
+    tpm: Count | None = None
+    tpm_in: Count | None = None
+    tpm_out: Count | None = None
+    tpd: Count | None = None
+    concurrency: Count | None = None
+    burst_s: Seconds = 1.0
+    headroom: Annotated[float, Number, Field(gt=0, le=1)] = 1.0
+    latency_p99_max_s: Seconds = 5.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_name(cls, raw: Any) -> Any:
+        """A route without a name is called by what it joins."""
+        if isinstance(raw, dict) and "name" not in raw:
+            return {**raw, "name": "/".join(str(raw.get(key) or "none") for key in ("tier", "provider", "model"))}
+        return raw
+
+
+class Price(Section):
+    """What a provider's model costs from the day `since` (the key is `from`); without a day, always."""
+
+    input_usd_per_mtok: UsdPerMtok
+    output_usd_per_mtok: UsdPerMtok
+    cached_input_usd_per_mtok: UsdPerMtok | None = None
+    since: date | None = Field(default=None, alias="from")
+
+
+class Retention(Section):
+    """How many days are kept; 0 is for ever."""
+
+    runs_days: Days = 30
+    events_days: Days = 30
+    ledger_days: Days = 0
+
+
+class Telemetry(Section):
+    """Logs, and where traces go."""
+
+    otlp_endpoint: Annotated[str, AfterValidator(_optional_http_url)] = ""
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section):
+    """All of it. `load_settings` makes one; `providers`, `lanes` and `prices` are keyed by name."""
+
+    server: Server = Server()
+    database: Database = Database()
+    redis: Redis = Redis()
+    worker: Worker
+    lanes: Mapping[LaneName, Lane]
+    llm: Llm = Llm()
+    providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    prices: Mapping[str, Price] = Field(default_factory=dict)
+    retention: Retention = Retention()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the routes are the built-in ones to the simulated provider, because none are configured."""
+        return bool(self.routes) and self.routes == _SIMULATED_ROUTES
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The tiers that some route serves, in the order of the file."""
+        return tuple(dict.fromkeys(route.tier for route in self.routes))
+
+
+LANES: dict[str, dict[str, object]] = {
+    "interactive": {"share": 0.3, "age_after_s": 10},
+    "standard": {"share": 0.2, "age_after_s": 60},
+    "batch": {"share": 0.1, "age_after_s": 300},
+}
+
+# What the simulated provider charges: 150 and 600 nano-dollars a token, whatever the model.
+SIMULATED: dict[str, Any] = {
+    "providers": {SIM_PROVIDER: {"kind": "openai", "base_url": f"http://127.0.0.1:{SIM_PORT}/v1"}},
+    "routes": [
+        {"name": f"sim-{tier}", "tier": tier, "provider": SIM_PROVIDER, "model": f"sim-{tier}"}
+        for tier in ("fast", "capable", "powerful")
+    ],
+    "prices": {
+        f"{SIM_PROVIDER}/sim-{tier}": {"input_usd_per_mtok": "0.15", "output_usd_per_mtok": "0.60"}
+        for tier in ("fast", "capable", "powerful")
+    },
+}
+_SIMULATED_ROUTES = tuple(Route(**route) for route in SIMULATED["routes"])

@@ -1,0 +1,88 @@
+"""Batches of submits, as `{"runs": […]}` or as NDJSON: every item is accepted or refused for itself, in order."""
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from tollway.ingress.accepted import accepted_json
+from tollway.ingress.auth import Caller
+from tollway.ingress.bodies import decode_body
+from tollway.ingress.context import ApiContext
+from tollway.ingress.hot import as_problem, check_content_type
+from tollway.ingress.problems import invalid
+from tollway.ingress.submission import BatchItem, read_idempotency_key
+from tollway.record.accept import Accepted, NewRun
+
+BATCH_MAX = 10_000
+_TURN = 50  # items checked before others get the loop
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/runs/batch`."""
+
+    runs: Annotated[list[msgspec.Raw], Meta(max_length=BATCH_MAX)]
+
+
+_batch_decoder = msgspec.json.Decoder(BatchBody)
+_item_decoder = msgspec.json.Decoder(BatchItem)
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_type: str | None) -> bytes:
+    """Accept what can be accepted; returns `{"results": […]}`. Raises Problem for the batch as a whole."""
+    items = _items(body, content_type, api.services.options.json_depth_max)
+    pending: list[asyncio.Future[Accepted] | Exception] = []
+    runs: list[NewRun | None] = []
+    for place, item in enumerate(items):
+        if place % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+        try:
+            run = _new_run(api, caller, item)
+            runs.append(run)
+            pending.append(api.services.accepts.accept(run))
+        except Exception as error:
+            if as_problem(error) is None:
+                raise
+            runs.append(None)
+            pending.append(error)
+    results = [await _result(api, run, waiting) for run, waiting in zip(runs, pending, strict=True)]
+    for lane in {run.lane for run in runs if run is not None}:
+        api.services.news.publish("queue", lane)
+    return b'{"results":[%b]}' % b",".join(results)
+
+
+def _new_run(api: ApiContext, caller: Caller, item: bytes) -> NewRun:
+    decoded = decode_body(_item_decoder, item, api.services.options.json_depth_max)
+    return api.submissions.new_run(caller, decoded, read_idempotency_key(decoded.idempotency_key, "idempotency_key"))
+
+
+async def _result(api: ApiContext, run: NewRun | None, waiting: "asyncio.Future[Accepted] | Exception") -> bytes:
+    try:
+        if isinstance(waiting, Exception):
+            raise waiting
+        accepted = await waiting
+        assert run is not None, "only an accepted item has a future"
+        if accepted.replayed:
+            reply = await api.hot.known(accepted.run_id)
+            return b'{"status":202,"replayed":true,"run":%b}' % reply.body
+        return b'{"status":202,"run":%b}' % accepted_json(run, tenant_paused=api.hot.is_paused(run.tenant))
+    except Exception as error:
+        problem = as_problem(error)
+        if problem is None:
+            raise
+        return b'{"status":%d,"error":%b}' % (problem.status, _encode(problem.document()))
+
+
+def _items(body: bytes, content_type: str | None, depth_max: int) -> list[bytes]:
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind in _NDJSON:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        if len(lines) > BATCH_MAX:
+            raise invalid("", f"the batch has {len(lines)} lines; {BATCH_MAX} are the most")
+        return lines
+    check_content_type(None if content_type is None else content_type.encode("latin-1"))
+    batch: Any = decode_body(_batch_decoder, body, depth_max + 2, check=False)
+    return [bytes(item) for item in batch.runs]

@@ -1,0 +1,56 @@
+"""What every route of one API process shares."""
+
+from dataclasses import dataclass
+
+from tollway.ingress.auth import Authenticator
+from tollway.ingress.catalogue import Catalogue
+from tollway.ingress.gatekeeper import Gatekeeper
+from tollway.ingress.hot import HotRoutes
+from tollway.ingress.services import ApiServices
+from tollway.ingress.submission import Submissions
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """The services and what is built on them."""
+
+    services: ApiServices
+    authenticator: Authenticator
+    catalogue: Catalogue
+    submissions: Submissions
+    gatekeeper: Gatekeeper
+    hot: HotRoutes
+
+
+def make_context(services: ApiServices) -> ApiContext:
+    """Put the parts of the door together."""
+    authenticator = Authenticator(services.sync)
+    catalogue = Catalogue()
+    services.sync.on_change(catalogue.take)
+    waits = Waits(services)
+    submissions = Submissions(catalogue, services.options, services.ids, services.clock, waits.of)
+    gatekeeper = Gatekeeper(services.accepts, services.options)
+    hot = HotRoutes(services, authenticator, submissions, gatekeeper)
+    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot)
+
+
+class Waits:
+    """How long runs of a lane waited lately, as workers tell in their beats (`facts.waits`): the mean over them."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self._sync = services.sync
+        self._from: object = None
+        self._waits: dict[str, float] = {}
+
+    def of(self, lane: str) -> float:
+        """Seconds; 0 while no worker has said anything."""
+        workers = self._sync.workers
+        if workers is not self._from:
+            self._from = workers
+            said: dict[str, list[float]] = {}
+            for worker in workers:
+                told = worker.facts.get("waits")
+                for name, wait_s in told.items() if isinstance(told, dict) else ():
+                    said.setdefault(name, []).append(float(wait_s))
+            self._waits = {name: sum(values) / len(values) for name, values in said.items()}
+        return self._waits.get(lane, 0.0)

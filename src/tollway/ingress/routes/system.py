@@ -1,0 +1,51 @@
+"""What the process says of itself, the agents it knows, and its documentation."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, Response
+
+from tollway.ingress.docs_page import docs_page
+from tollway.ingress.openapi import describe
+from tollway.ingress.requests import answer, context, identify
+
+router = APIRouter(tags=["system"])
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/healthz", **describe("healthz"))
+async def healthz(request: Request) -> Response:
+    """200 while the process lives, whatever else is broken."""
+    return answer(200, {"status": "ok"})
+
+
+@router.get("/readyz", **describe("readyz"))
+async def readyz(request: Request) -> Response:
+    """200 when the API accepts, the named agents are published and the configured workers are claiming."""
+    found: dict[str, Any] = await request.app.state.readiness.look()
+    return answer(200 if found["ready"] else 503, found)
+
+
+@router.get("/metrics", **describe("metrics"))
+async def metrics(request: Request) -> Response:
+    """The Prometheus text."""
+    return Response(context(request).services.metrics(), media_type=_METRICS_TYPE)
+
+
+@router.get("/v1/agents", **describe("list_agents"))
+async def agents(request: Request) -> Response:
+    """Every published version of every agent."""
+    identify(request, "read")
+    return answer(200, {"items": context(request).services.sync.snapshot.agents, "next": None})
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The API's description."""
+    return answer(200, request.app.openapi())
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The same for people, without anything from elsewhere."""
+    return HTMLResponse(docs_page(request.app.openapi()))

@@ -1,0 +1,60 @@
+"""What the API is given: every object it uses, put together in wiring, and its bounds."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from tollway.domain.clock import Clock
+from tollway.domain.ids import IdMaker
+from tollway.domain.news import News
+from tollway.domain.words import DEFAULT_LANES
+from tollway.hotstate.run_news import RunNews
+from tollway.record.accept import Accepts
+from tollway.record.database import Database
+from tollway.record.reads import RunReads
+from tollway.record.settings_sync import SettingsSync
+
+
+class EventStreamMaker(Protocol):
+    """Makes a run's event stream (`outbound.sse.EventStreams`)."""
+
+    def follow(self, run_id: UUID, after_seq: int = 0) -> AsyncIterator[bytes]:
+        """Frames of the events beyond `after_seq`."""
+
+    def stop(self) -> None:
+        """End every stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOptions:
+    """Bounds of the API, and what `/readyz` waits for.
+
+    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the unit in which lines are charged.
+    """
+
+    lanes: tuple[str, ...] = DEFAULT_LANES
+    body_bytes_max: int = 4_194_304
+    json_depth_max: int = 64
+    accepts_waiting_max: int = 5_000
+    loop_lag_max_s: float = 1.0
+    est_nano: int = 1_000_000
+    workers_expected: int = 0
+    supervisor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """The objects the API works with; `metrics` gives the Prometheus text."""
+
+    database: Database
+    accepts: Accepts
+    reads: RunReads
+    sync: SettingsSync
+    news: News
+    run_news: RunNews
+    streams: EventStreamMaker
+    ids: IdMaker
+    clock: Clock
+    metrics: Callable[[], bytes]
+    options: ApiOptions = ApiOptions()

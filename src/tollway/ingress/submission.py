@@ -1,0 +1,195 @@
+"""What a client submits, checked, and the run it becomes. Nothing here touches the database.
+
+The same checks serve single submits, batches and replays.
+"""
+
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import Problem
+from tollway.domain.ids import IdMaker
+from tollway.domain.money import nano
+from tollway.ingress.auth import Caller
+from tollway.ingress.bodies import decode_raw
+from tollway.ingress.catalogue import Catalogue, CataloguedAgent
+from tollway.ingress.problems import invalid
+from tollway.ingress.services import ApiOptions
+from tollway.record.accept import NewRun
+
+YEAR_S = 31_536_000
+METADATA_KEYS_MAX = 64
+METADATA_BYTES_MAX = 16_384
+PRIORITY_S_MAX = 86_400
+USD_MAX = 1_000_000_000
+POLICIES = ("queue", "cancel_newest", "cancel_running")
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted", enc_hook=str).encode
+
+Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
+Text = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class Webhook(msgspec.Struct, forbid_unknown_fields=True):
+    """Where to tell of the run's end, and the environment variable that holds the signing secret."""
+
+    url: Annotated[str, Meta(max_length=2048)]
+    secret_env: str | None = None
+
+
+class RunBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/runs`."""
+
+    agent: Annotated[str, Meta(max_length=255)]
+    input: msgspec.Raw
+    lane: Annotated[str, Meta(max_length=64)] | None = None
+    priority_s: Annotated[float, Meta(ge=-PRIORITY_S_MAX, le=PRIORITY_S_MAX)] | None = None
+    metadata: dict[str, Any] | None = None
+    delay_s: Annotated[float, Meta(ge=0, le=YEAR_S)] | None = None
+    deadline_s: Seconds | None = None
+    ttl_s: Seconds | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    budget_usd: Annotated[float, Meta(ge=0, le=USD_MAX)] | None = None
+    concurrency_key: Text | None = None
+    concurrency_policy: str | None = None
+    webhook: Webhook | None = None
+
+
+class BatchItem(RunBody):
+    """One run of a batch."""
+
+    idempotency_key: str | None = None
+
+
+class Submissions:
+    """Turns checked bodies into runs."""
+
+    def __init__(
+        self, catalogue: Catalogue, options: ApiOptions, ids: IdMaker, clock: Clock, waits: Callable[[str], float]
+    ) -> None:
+        self._catalogue = catalogue
+        self._options = options
+        self._ids = ids
+        self._clock = clock
+        self._waits = waits
+
+    def new_run(self, caller: Caller, body: RunBody, idempotency_key: str | None) -> NewRun:
+        """The run a body asks for. Raises Problem for whatever does not fit."""
+        agent = self._catalogue.find(body.agent)
+        record = agent.record
+        lane = body.lane if body.lane is not None else record.lane
+        self.check_lane(lane)
+        raw = bytes(body.input)
+        value = decode_raw(raw, "input")
+        agent.check(value)
+        metadata = None if body.metadata is None else metadata_text(body.metadata)
+        if body.concurrency_policy is not None:
+            _check_policy(body)
+        if body.webhook is not None:
+            _check_webhook(body.webhook)
+        delay_s = body.delay_s or 0.0
+        created_at = int(self._clock.now() * 1_000_000) / 1_000_000
+        return NewRun(
+            id=self._ids.new(),
+            tenant=caller.home,
+            key_id=caller.key.id,
+            agent=record.name,
+            version=record.version,
+            lane=lane,
+            input=raw,
+            metadata=metadata,
+            created_at=created_at,
+            priority_s=record.priority_s if body.priority_s is None else body.priority_s,
+            delay_s=delay_s,
+            deadline_at=None if body.deadline_s is None else created_at + body.deadline_s,
+            ttl_s=body.ttl_s,
+            max_attempts=body.max_attempts or record.max_attempts,
+            budget_nano=None if body.budget_usd is None else nano(body.budget_usd),
+            concurrency_key=body.concurrency_key,
+            concurrency_policy=body.concurrency_policy,
+            webhook_url=body.webhook.url if body.webhook else None,
+            webhook_secret_env=body.webhook.secret_env if body.webhook else None,
+            replay_of=None,
+            predicted_start_at=created_at + delay_s + self._waits(lane),
+            est_nano=self._options.est_nano,
+            idempotency_key=idempotency_key,
+            body_hash=None if idempotency_key is None else _body_hash(body, value),
+        )
+
+    def agent(self, name: str) -> CataloguedAgent:
+        """The agent a replay runs on. Raises Problem `unknown_agent`."""
+        return self._catalogue.find(name)
+
+    def check_lane(self, lane: str) -> None:
+        """Raise Problem `unknown_lane`."""
+        if lane not in self._options.lanes:
+            known = ", ".join(self._options.lanes)
+            raise Problem("unknown_lane", f"There is no lane {lane[:64]!r}; the lanes are {known}.")
+
+    def predict(self, lane: str, at: float) -> float:
+        """When a run of the lane that is due at `at` should start, epoch seconds."""
+        return at + self._waits(lane)
+
+    def stamp(self) -> float:
+        """Now, in whole microseconds, as the record holds it."""
+        return int(self._clock.now() * 1_000_000) / 1_000_000
+
+
+def metadata_text(metadata: dict[str, Any]) -> str:
+    """The metadata as JSON text. Raises Problem `invalid_input` beyond its bounds."""
+    if len(metadata) > METADATA_KEYS_MAX:
+        raise invalid("metadata", f"has {len(metadata)} keys; {METADATA_KEYS_MAX} are the most")
+    try:
+        text = _encode(metadata)
+    except OverflowError:
+        raise invalid("metadata", "holds an integer beyond 64 bits; send it as a string") from None
+    if len(text) > METADATA_BYTES_MAX:
+        raise invalid("metadata", f"is {len(text)} bytes of JSON; {METADATA_BYTES_MAX} are the most")
+    return text.decode()
+
+
+def read_idempotency_key(header: bytes | str | None, path: str = "Idempotency-Key") -> str | None:
+    """The key, quoted or bare. Raises Problem `invalid_input`."""
+    if header is None:
+        return None
+    text = header.decode("latin-1").strip() if isinstance(header, bytes) else header
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if not _IDEMPOTENCY_KEY.fullmatch(text):
+        raise invalid(path, "must be 1 to 255 printable ASCII characters")
+    return text
+
+
+def _body_hash(body: RunBody, value: Any) -> bytes:
+    """What the request means, whatever its white space and the order of its fields."""
+    meaning = {name: getattr(body, name) for name in RunBody.__struct_fields__ if name != "input"}
+    meaning["input"] = value
+    return sha256(_encode_sorted(meaning)).digest()
+
+
+def _check_policy(body: RunBody) -> None:
+    if body.concurrency_policy not in POLICIES:
+        raise invalid("concurrency_policy", f"must be one of {', '.join(POLICIES)}")
+    if body.concurrency_key is None:
+        raise invalid("concurrency_policy", "needs a concurrency_key")
+
+
+def _check_webhook(webhook: Webhook) -> None:
+    try:
+        parts = urlsplit(webhook.url)
+        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fit = False
+    if not fit or not webhook.url.isascii() or any(character <= " " for character in webhook.url):
+        raise invalid("webhook.url", "must be an absolute http or https URL")
+    if webhook.secret_env is not None and not _ENV_NAME.fullmatch(webhook.secret_env):
+        raise invalid("webhook.secret_env", "must be the name of an environment variable")

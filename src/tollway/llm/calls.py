@@ -1,0 +1,112 @@
+"""A call before it is made and after: what was planned and reserved, and what came of it."""
+
+from dataclasses import dataclass
+
+from tollway.config import Route
+from tollway.domain.errors import LlmError
+from tollway.domain.llm import Completion, LlmRequest
+from tollway.llm.providers.wire import Wire, vendor_message
+from tollway.llm.transport import Transport
+from tollway.spend.prices import ModelPrice
+
+_TRY_AGAIN = (408, 409, 425)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A route with what it takes to call it."""
+
+    route: Route
+    provider_kind: str
+    wire: Wire
+    transport: Transport
+
+    @property
+    def tier(self) -> str:
+        """The tier it serves."""
+        return self.route.tier
+
+    @property
+    def priority(self) -> int:
+        """Lower is asked first."""
+        return self.route.priority
+
+    @property
+    def weight(self) -> float:
+        """Its share among equals."""
+        return self.route.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A call on a route, its money counted at the worst case; nothing is sent yet. `price` holds to its settlement."""
+
+    request: LlmRequest
+    served: Served
+    body: bytes
+    price: ModelPrice
+    input_tokens: int
+    reserve_nano: int
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+        return self.served.route.name
+
+    @property
+    def provider(self) -> str:
+        """The provider's name as configured."""
+        return self.served.route.provider
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return self.served.route.model
+
+    def result(self, completion: Completion, latency_s: float) -> "CallResult":
+        """The whole call. Raises LlmError, with what it cost, where the model refused to answer."""
+        result = self.priced(completion, latency_s)
+        usage = completion.usage
+        if completion.stop_reason == "refusal":
+            raise LlmError(
+                "refused",
+                "the model refused to answer",
+                route=self.route,
+                status=200,
+                final=True,
+                billed=True,
+                usage=usage,
+                cost_nano=None if usage.estimated else result.cost_nano,
+            )
+        return result
+
+    def priced(self, completion: Completion, latency_s: float) -> "CallResult":
+        """The call with its price, however it ended."""
+        cost_nano = self.price.cost_nano(completion.usage)
+        return CallResult(completion, cost_nano, self.route, self.provider, self.model, latency_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """An answer and its price. Where `completion.usage` is estimated, so is `cost_nano`."""
+
+    completion: Completion
+    cost_nano: int
+    route: str
+    provider: str
+    model: str
+    latency_s: float
+
+
+def failure(status: int, body: bytes, retry_after_s: float | None) -> LlmError:
+    """The error an unsuccessful status stands for."""
+    said = vendor_message(body) or "no reason given"
+    message = f"the provider answered {status}: {said}"
+    if status == 429:
+        return LlmError("rate_limited", message, status=status, retry_after_s=retry_after_s)
+    if status >= 500:
+        return LlmError("provider_5xx", message, status=status, retry_after_s=retry_after_s)
+    if status >= 400:
+        final = status not in _TRY_AGAIN
+        return LlmError("refused", message, status=status, retry_after_s=retry_after_s, final=final)
+    return LlmError("bad_response", message, status=status)

@@ -1,0 +1,135 @@
+"""The one way to a model: plan a call on a route, then make it, whole or streamed.
+
+A call is exactly one HTTP request: who asks again, and when, is the run's policy alone. Capacity leases, breakers,
+fallback and caches belong between `plan` and `execute`; a plan is made anew for each hop.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tollway.config import Provider, Route
+from tollway.domain.clock import AnchoredClock, Clock
+from tollway.domain.errors import ConfigError, LlmError
+from tollway.domain.llm import LlmRequest
+from tollway.llm import estimate
+from tollway.llm.calls import CallResult, Plan, Served, failure
+from tollway.llm.providers import wire_of
+from tollway.llm.providers.wire import Wire, refused
+from tollway.llm.streams import CallStream
+from tollway.llm.tiers import Tiers
+from tollway.llm.transport import Transport, TransportOptions
+from tollway.spend.prices import Prices
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """What a gateway may be told beyond its routes; durations in seconds.
+
+    A vendor sends the first byte of a plain answer when the whole is made, so by default only the total bounds it;
+    the first byte of a stream is due within `stream_first_byte_timeout_s`.
+    """
+
+    transport: TransportOptions = field(default_factory=TransportOptions)
+    first_byte_timeout_s: float | None = None
+    stream_first_byte_timeout_s: float = 60.0
+    clock: Clock = field(default_factory=AnchoredClock)
+    chance: Callable[[], float] = random.random
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+
+class Gateway:
+    """Serves tiers by routes. `start` before the first call; `stop` may be called twice."""
+
+    def __init__(
+        self, routes: Sequence[Route], providers: Mapping[str, Provider], prices: Prices, options: GatewayOptions
+    ) -> None:
+        """Raises ConfigError, naming key and remedy, for a route that could never be called."""
+        self._prices = prices
+        self._options = options
+        self._lines: dict[str, tuple[Provider, Wire, Transport]] = {}
+        served = [self._serve(route, providers) for route in routes]
+        self._tiers: Tiers[Served] = Tiers(served)
+
+    async def start(self) -> None:
+        """Make the connection pools."""
+        for _, _, transport in self._lines.values():
+            await transport.start()
+
+    async def stop(self) -> None:
+        """Close the connection pools; calls in flight fail with `connection`."""
+        for _, _, transport in self._lines.values():
+            await transport.stop()
+
+    def plan(self, request: LlmRequest) -> Plan:
+        """Choose a route and count the money at its worst case: the estimated input and all of `max_tokens`.
+
+        Raises a final LlmError: `no_route` without any route, `unknown_tier`, `refused` for a request that cannot be
+        sent.
+        """
+        served = self._tiers.pick(request.tier, self._options.chance())
+        if served is None:
+            raise self._unserved(request.tier)
+        route = served.route
+        if not request.messages:
+            raise refused("the request has no messages")
+        if request.max_tokens < 1:
+            raise refused(f"max_tokens must be at least 1, not {request.max_tokens}")
+        body = served.wire.encode(request, route.model)
+        try:
+            input_tokens = estimate.input_tokens(request)
+        except (AttributeError, TypeError) as error:
+            raise refused(f"the messages are not in the chat form: {error}") from None
+        price = self._prices.price(route.provider, served.provider_kind, route.model, self._now())
+        caches = served.wire.cache_mark in body
+        reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
+        return Plan(request, served, body, price, input_tokens, reserve_nano)
+
+    async def execute(self, plan: Plan, call_id: str, timeout_s: float) -> CallResult:
+        """Make the call. Raises LlmError; cancelling it aborts the request, which may be billed all the same."""
+        if plan.request.stream:
+            raise ValueError("this plan is of a streamed request: use Gateway.stream")
+        served = plan.served
+        since = time.monotonic()
+        try:
+            answer = await served.transport.post(plan.body, call_id, timeout_s, self._options.first_byte_timeout_s)
+            if not 200 <= answer.status < 300:
+                raise failure(answer.status, answer.body, answer.retry_after_s)
+            return plan.result(served.wire.decode(answer.body, plan.request), time.monotonic() - since)
+        except LlmError as error:
+            error.route = plan.route
+            raise
+
+    def stream(self, plan: Plan, call_id: str, timeout_s: float) -> CallStream:
+        """Begin a streamed call; the request goes out with the first `anext`. Close it if it is not exhausted."""
+        if not plan.request.stream:
+            raise ValueError("this plan is of a plain request: set LlmRequest.stream")
+        served = plan.served
+        exchange = served.transport.open(plan.body, call_id, timeout_s)
+        decoder = served.wire.stream(plan.request)
+        return CallStream(plan, exchange, decoder, self._options.stream_first_byte_timeout_s)
+
+    def _serve(self, route: Route, providers: Mapping[str, Provider]) -> Served:
+        line = self._lines.get(route.provider)
+        if line is None:
+            provider = providers.get(route.provider)
+            if provider is None:
+                raise ConfigError("routes.provider", route.provider, f"add a section [providers.{route.provider}]")
+            wire = wire_of(route.provider, provider, self._options.environ)
+            line = (provider, wire, Transport(wire.url, dict(wire.headers), self._options.transport))
+            self._lines[route.provider] = line
+        provider, wire, transport = line
+        self._prices.price(route.provider, provider.kind, route.model, self._now())
+        return Served(route, provider.kind, wire, transport)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._options.clock.now(), UTC)
+
+    def _unserved(self, tier: str) -> LlmError:
+        names = self._tiers.names
+        if not names:
+            return LlmError("no_route", "no route is configured: add [[routes]]", final=True)
+        return LlmError("unknown_tier", f"no route serves the tier {tier!r}; there are {', '.join(names)}", final=True)

@@ -1,0 +1,123 @@
+"""A streamed chat completion: chunks until `[DONE]`, tool calls put together by index, usage in the last chunk."""
+
+import msgspec
+
+from tollway.domain.errors import LlmError
+from tollway.domain.llm import Completion, LlmRequest, ToolCall
+from tollway.llm.providers.openai.response import WireUsage, answer_text, neutral_usage, stop_reason
+from tollway.llm.providers.sse import SseReader
+from tollway.llm.providers.wire import estimated, unreadable, vendor_message
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int = 0
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    model: str = ""
+    usage: WireUsage | None = None
+    error: msgspec.Raw | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class _Call:
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+
+class OpenAiStream:
+    """Implements `StreamDecoder`. A server that ends after its finish reason without `[DONE]` is taken to be done."""
+
+    def __init__(self, request: LlmRequest) -> None:
+        self._request = request
+        self._events = SseReader()
+        self._text: list[str] = []
+        self._refused = False
+        self._calls: dict[int, _Call] = {}
+        self._model = ""
+        self._finish: str | None = None
+        self._usage: WireUsage | None = None
+        self._ended = False
+
+    @property
+    def done(self) -> bool:
+        """Whether `[DONE]` came, or everything that it would follow."""
+        return self._ended or (self._finish is not None and self._usage is not None)
+
+    def feed(self, data: bytes) -> list[str]:
+        """The pieces of text in these bytes."""
+        pieces: list[str] = []
+        for event in self._events.feed(data):
+            if event == b"[DONE]":
+                self._ended = self._finish is not None
+                continue
+            try:
+                chunk = _decode(event)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise unreadable(error) from None
+            if chunk.error is not None and bytes(chunk.error) != b"null":
+                message = vendor_message(event) or "no reason given"
+                raise LlmError("provider_5xx", f"the provider broke the stream off: {message}", billed=True)
+            self._take(chunk, pieces)
+        return pieces
+
+    def completion(self) -> Completion:
+        """The answer so far."""
+        text = "".join(self._text)
+        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments)) for _, call in sorted(self._calls.items()))
+        if self._usage is not None:
+            usage = neutral_usage(self._usage)
+        else:
+            usage = estimated(self._request, len(text) + sum(len(call.arguments) for call in calls))
+        reason = stop_reason(self._finish, self._refused, bool(calls))
+        return Completion(answer_text(text, self._request), calls, usage, reason, self._model)
+
+    def _take(self, chunk: _Chunk, pieces: list[str]) -> None:
+        self._model = chunk.model or self._model
+        self._usage = chunk.usage or self._usage
+        for choice in chunk.choices or ():
+            self._finish = choice.finish_reason or self._finish
+            delta = choice.delta
+            if delta is None:
+                continue
+            if delta.refusal:
+                self._refused = True
+                self._text.append(delta.refusal)
+            if delta.content:
+                self._text.append(delta.content)
+                pieces.append(delta.content)
+            for part in delta.tool_calls or ():
+                self._take_call(part)
+
+    def _take_call(self, part: _ToolCall) -> None:
+        call = self._calls.setdefault(part.index, _Call())
+        call.id = part.id or call.id
+        if part.function is not None:
+            call.name = part.function.name or call.name
+            if part.function.arguments:
+                call.arguments.append(part.function.arguments)

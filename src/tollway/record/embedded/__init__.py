@@ -1,0 +1,1 @@
+"""What the embedded PostgreSQL is made of: its programs, its data folder, and what a crash leaves behind."""

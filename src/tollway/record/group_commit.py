@@ -1,0 +1,122 @@
+"""Group commit without timers: a flush starts when the previous one returns, and takes all that gathered meanwhile.
+
+At most `flights_max` flushes are under way and each takes at most `rows_max` rows; every caller awaits its own result.
+A batch that the database refuses for a bad value (SQLSTATE 22/23) is halved until the bad row stands alone and only
+its caller is told. A lost connection resends the whole batch until `patience_s` is over, so `write` must be safe to
+repeat: rows carry ids made by the client.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import asyncpg
+
+from tollway.domain.errors import DatabaseUnavailable
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+_RESEND_FIRST_S = 0.05
+_RESEND_MAX_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlushOptions:
+    """Bounds of a group commit."""
+
+    rows_max: int = 200
+    flights_max: int = 2
+    patience_s: float = 5.0
+
+
+class GroupCommit(Generic[Row, Result]):
+    """Gathers rows and writes them together. `write` returns one result (or an exception) a row, in order."""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Row]], Awaitable[Sequence[Result | Exception]]],
+        options: FlushOptions | None = None,
+    ) -> None:
+        self._write = write
+        self._options = options or FlushOptions()
+        self._waiting: deque[tuple[Row, asyncio.Future[Result]]] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
+        self.flushes = 0
+        self.rows = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, row: Row) -> "asyncio.Future[Result]":
+        """Hand in a row; the future ends when it is durable, or raises DatabaseUnavailable or the row's own fault."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, future))
+        if len(self._flights) < self._options.flights_max:
+            self._take_off()
+        return future
+
+    async def drain(self) -> None:
+        """Wait until all that was handed in is written or refused."""
+        while self._flights:
+            await asyncio.wait(list(self._flights))
+
+    def _take_off(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._flight())
+        self._flights.add(task)
+        task.add_done_callback(self._flights.discard)
+
+    async def _flight(self) -> None:
+        await asyncio.sleep(0)  # let everything that is ready in this turn of the loop come aboard
+        waiting = self._waiting
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(len(waiting), self._options.rows_max))]
+            self.flushes += 1
+            self.rows += len(batch)
+            await self._flush(batch)
+
+    async def _flush(self, batch: list[tuple[Row, "asyncio.Future[Result]"]]) -> None:
+        try:
+            results = await self._persist([row for row, _ in batch])
+        except asyncpg.PostgresError as error:
+            if error.sqlstate is not None and error.sqlstate[:2] in ("22", "23") and len(batch) > 1:
+                middle = len(batch) // 2
+                await self._flush(batch[:middle])
+                await self._flush(batch[middle:])
+                return
+            self._refuse(batch, error)
+        except Exception as error:
+            self._refuse(batch, error)
+        except asyncio.CancelledError:
+            self._refuse(batch, DatabaseUnavailable("the process is stopping"))
+            raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    async def _persist(self, rows: list[Row]) -> Sequence[Result | Exception]:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._options.patience_s
+        pause_s = _RESEND_FIRST_S
+        while True:
+            try:
+                return await self._write(rows)
+            except (DatabaseUnavailable, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                if loop.time() + pause_s > give_up_at:
+                    raise
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _RESEND_MAX_S)
+
+    @staticmethod
+    def _refuse(batch: list[tuple[Row, "asyncio.Future[Result]"]], error: Exception) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)

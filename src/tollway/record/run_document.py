@@ -1,0 +1,129 @@
+"""A run as clients see it (`GET /v1/runs/{id}`, webhooks, lists): JSON bytes put together from a row of `read_runs`.
+
+It is built by hand because every poll of every client passes here; a test compares it with a plain encoder.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tollway.domain.money import NANO
+
+RunRow = Sequence[Any]
+"""A row of `read_runs`: its columns by their place."""
+
+LIVE_STATE_NAMES = ("queued", "running", "waiting", "parked")
+"""What `queue.state` means."""
+
+PLACE_PER_S = 1_000_000
+"""`queue.place` is database time in microseconds since the epoch."""
+
+_json = msgspec.json.Encoder().encode
+
+_RUN = (
+    b'{"id":"%b","tenant":%b,"agent":%b,"version":%b,"lane":%b,"state":"%b","blocked":%b,"input":%b,"output":%b,"error":%b,'
+    b'"attempt":%d,"metadata":%b,"trace_id":"%b","usage":{"llm_calls":%d,"steps":%d,"tool_calls":%d,"input_tokens":%d,'
+    b'"output_tokens":%d,"cached_tokens":%d,"cost_usd":%b,"cost_nano":%d},"degraded":%b,"replay_of":%b,"created_at":"%b",'
+    b'"predicted_start_at":%b,"started_at":%b,"ended_at":%b}'
+)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC moment with milliseconds."""
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def rfc3339_epoch(epoch_s: float) -> str:
+    """Epoch seconds as a UTC moment with milliseconds, cut off as the database's are."""
+    return rfc3339(datetime.fromtimestamp(epoch_s, UTC))
+
+
+def usd_text(nano: int) -> str:
+    """Nano-dollars as a JSON number of dollars, exact to the last of its nine decimals."""
+    if not nano:
+        return "0"
+    whole, rest = divmod(abs(nano), NANO)
+    sign = "-" if nano < 0 else ""
+    return f"{sign}{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
+    """The run's JSON. `tenant_paused` explains why a queued run does not start."""
+    # fmt: off
+    (run_id, tenant, agent, version, lane, input_, metadata, created_at, predicted_start_at, replay_of,
+     state, output, error_code, error_message, ended_at, degraded,
+     live_state, gate, place, attempt, started_at,
+     llm_calls, steps, tool_calls, input_tokens, output_tokens, cached_tokens, cost_nano) = row
+    # fmt: on
+    text = str(run_id)
+    blocked = b"null"
+    if state is None:
+        state = LIVE_STATE_NAMES[live_state or 0]
+        if gate is not None or (tenant_paused and not live_state):
+            blocked = blocked_json(gate, place, tenant)
+    return _RUN % (
+        text.encode(),
+        _json(tenant),
+        _json(agent),
+        _json(version),
+        _json(lane),
+        state.encode(),
+        blocked,
+        input_,
+        b"null" if output is None else output,
+        b"null" if error_code is None else _json({"code": error_code, "message": error_message or ""}),
+        attempt,
+        b"{}" if metadata is None else metadata.encode(),
+        text.replace("-", "").encode(),
+        llm_calls,
+        steps,
+        tool_calls,
+        input_tokens,
+        output_tokens,
+        cached_tokens,
+        usd_text(cost_nano).encode(),
+        cost_nano,
+        _json(degraded) if degraded else b"[]",
+        b'"%b"' % str(replay_of).encode() if replay_of is not None else b"null",
+        rfc3339(created_at).encode(),
+        _moment(predicted_start_at),
+        _moment(started_at),
+        _moment(ended_at),
+    )
+
+
+def blocked_json(gate: str | None, place: int | None, tenant: str) -> bytes:
+    """Why a queued run may not be claimed: its own gate, else its paused tenant."""
+    if gate is None:
+        return _json({"reason": "tenant", "key": tenant, "until": None})
+    reason, _, key = gate.partition(":")
+    until = rfc3339_epoch(place / PLACE_PER_S) if reason == "time" and place is not None else None
+    return _json({"reason": reason, "key": key or None, "until": until})
+
+
+def run_is_final(row: RunRow) -> bool:
+    """Whether the run has ended."""
+    return row[10] is not None
+
+
+def run_state(row: RunRow) -> str:
+    """The state's word."""
+    return row[10] or LIVE_STATE_NAMES[row[16] or 0]
+
+
+def run_id(row: RunRow) -> UUID:
+    """The run's id."""
+    return UUID(int=row[0].int)
+
+
+def run_tenant(row: RunRow) -> str:
+    """The run's tenant."""
+    tenant: str = row[1]
+    return tenant
+
+
+def _moment(moment: datetime | None) -> bytes:
+    return b"null" if moment is None else b'"%b"' % rfc3339(moment).encode()

@@ -1,0 +1,39 @@
+-- name: end_queued_runs
+-- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 message, $5 and $6 the actor.
+-- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
+-- Returns the ids ended.
+with locked as materialized (
+    select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update
+), gone as (
+    delete from queue q using locked l
+    where q.run_id = l.run_id and q.state in (0, 2, 3)
+    returning q.*
+), ended as (
+    update run r
+    set state = $2, error_code = $3, error_message = $4, fence = g.fence, attempt = 1 + g.errors + g.lost,
+        started_at = g.started_at, ended_at = clock_timestamp(), steps = g.steps, llm_calls = g.llm_calls, tool_calls = 0,
+        input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
+    from gone g
+    where r.id = g.run_id and r.id = any($1::uuid[]) and r.state is null
+    returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
+    select g.run_id, g.next_seq, $2, e.ended_at, $5, $6,
+           case when $3::text is not null then jsonb_build_object('code', $3::text, 'message', $4::text)::text end
+    from gone g join ended e on e.id = g.run_id
+), hooked as (
+    insert into webhook_delivery (run_id, url, secret_env, due_at)
+    select id, webhook_url, webhook_secret_env, now() from ended where webhook_url is not null
+    on conflict (run_id) do nothing
+)
+select id from ended
+
+-- name: request_cancel
+-- Marks running runs for cancellation; $2 is who asks. Returns the ids that are running, marked now or before.
+with locked as materialized (
+    select run_id from queue where run_id = any($1::uuid[]) and state = 1 order by run_id for update
+)
+update queue q set cancelled_by = coalesce(q.cancelled_by, $2)
+from locked l
+where q.run_id = l.run_id
+returning q.run_id

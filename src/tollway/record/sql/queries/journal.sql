@@ -1,0 +1,141 @@
+-- name: write_journal
+-- Writes what running runs did, under their fence: intents, outcomes, money and events. A run whose lease (worker, fence)
+-- or place in its history (next_seq) is not as the writer believes is left out, with all that belongs to it.
+-- Returns the runs written.
+with writing as materialized (
+    select * from unnest(
+        $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
+    ) as w (run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano)
+), held as (
+    update queue q
+    set next_seq = q.next_seq + w.events, steps = q.steps + w.steps, llm_calls = q.llm_calls + w.llm_calls,
+        input_tokens = q.input_tokens + w.input_tokens, output_tokens = q.output_tokens + w.output_tokens,
+        cached_tokens = q.cached_tokens + w.cached_tokens, cost_nano = q.cost_nano + w.cost_nano
+    from writing w
+    where q.run_id = w.run_id and q.fence = w.fence and q.worker = $1 and q.next_seq = w.seq
+    returning q.run_id
+), intended as (
+    insert into step as s (run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route)
+    select i.* from unnest(
+        $12::uuid[], $13::int[], $14::text[], $15::text[], $16::text[], $17::int[], $18::bigint[], $19::uuid[], $20::bigint[],
+        $21::timestamptz[], $22::text[]
+    ) as i (run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route)
+    join held h on h.run_id = i.run_id
+    on conflict (run_id, n) do update
+    set state = 'intent', attempt = excluded.attempt, fence = excluded.fence, call_id = excluded.call_id,
+        reserved_nano = excluded.reserved_nano, started_at = excluded.started_at, route = excluded.route,
+        ended_at = null, error = null, result = null
+), finished as (
+    update step s
+    set state = o.state, ended_at = o.ended_at, result = o.result, error = o.error, route = o.route, calls = s.calls + o.calls,
+        input_tokens = s.input_tokens + o.input_tokens, output_tokens = s.output_tokens + o.output_tokens,
+        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano
+    from unnest(
+        $23::uuid[], $24::int[], $25::text[], $26::timestamptz[], $27::bytea[], $28::text[], $29::text[], $30::int[],
+        $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[]
+    ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
+    join held h on h.run_id = o.run_id
+    where s.run_id = o.run_id and s.n = o.n and s.run_id = any ($23)
+), paid as (
+    insert into ledger (
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+    )
+    select l.* from unnest(
+        $35::uuid[], $36::text[], $37::uuid[], $38::int[], $39::text[], $40::text[], $41::text[], $42::text[], $43::bigint[],
+        $44::bigint[], $45::bigint[], $46::bigint[], $47::bool[], $48::timestamptz[]
+    ) as l (
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+    )
+    join held h on h.run_id = l.run_id
+    on conflict (call_id, kind) do nothing
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
+    select e.* from unnest(
+        $49::uuid[], $50::int[], $51::text[], $52::timestamptz[], $53::text[], $54::text[], $55::text[]
+    ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
+    join held h on h.run_id = e.run_id
+)
+select run_id from held;
+
+-- name: complete_runs
+-- Ends runs, with the last outcomes, money and events they bring along. The parameters of write_journal without its
+-- intents come first; a run that is not held as the writer believes is left out whole. Returns the runs ended.
+with ending as materialized (
+    select * from unnest(
+        $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+        $44::text[], $45::bytea[], $46::text[], $47::text[], $48::timestamptz[], $49::text[], $50::text[]
+    ) as e (
+        run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
+        state, output, error_code, error_message, ended_at, degraded, fingerprint
+    )
+), held as (
+    delete from queue q using ending e
+    where q.run_id = e.run_id and q.fence = e.fence and q.worker = $1 and q.next_seq = e.seq
+    returning q.run_id, q.tenant, q.lane, q.class, q.errors, q.lost, q.started_at, q.steps, q.llm_calls, q.input_tokens,
+        q.output_tokens, q.cached_tokens, q.cost_nano
+), ended as (
+    update run r
+    set state = e.state, output = e.output, error_code = e.error_code, error_message = e.error_message, fence = e.fence,
+        attempt = 1 + h.errors + h.lost, started_at = h.started_at, ended_at = e.ended_at,
+        steps = h.steps + e.steps, llm_calls = h.llm_calls + e.llm_calls, tool_calls = 0,
+        input_tokens = h.input_tokens + e.input_tokens, output_tokens = h.output_tokens + e.output_tokens,
+        cached_tokens = h.cached_tokens + e.cached_tokens, cost_nano = h.cost_nano + e.cost_nano,
+        degraded = string_to_array(e.degraded, ',')
+    from held h join ending e on e.run_id = h.run_id
+    where r.id = h.run_id and r.id = any ($2)
+    returning r.id, r.webhook_url, r.webhook_secret_env
+), finished as (
+    update step s
+    set state = o.state, ended_at = o.ended_at, result = o.result, error = o.error, route = o.route, calls = s.calls + o.calls,
+        input_tokens = s.input_tokens + o.input_tokens, output_tokens = s.output_tokens + o.output_tokens,
+        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano
+    from unnest(
+        $12::uuid[], $13::int[], $14::text[], $15::timestamptz[], $16::bytea[], $17::text[], $18::text[], $19::int[],
+        $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[]
+    ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
+    join held h on h.run_id = o.run_id
+    where s.run_id = o.run_id and s.n = o.n and s.run_id = any ($12)
+), paid as (
+    insert into ledger (
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+    )
+    select l.* from unnest(
+        $24::uuid[], $25::text[], $26::uuid[], $27::int[], $28::text[], $29::text[], $30::text[], $31::text[], $32::bigint[],
+        $33::bigint[], $34::bigint[], $35::bigint[], $36::bool[], $37::timestamptz[]
+    ) as l (
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+    )
+    join held h on h.run_id = l.run_id
+    on conflict (call_id, kind) do nothing
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
+    select e.* from unnest(
+        $38::uuid[], $39::int[], $40::text[], $41::timestamptz[], $42::text[], $43::text[], $51::text[]
+    ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
+    join held h on h.run_id = e.run_id
+), mourned as (
+    insert into dead_letter (run_id, tenant, agent, lane, fingerprint, code, message, cost_nano, died_at)
+    select h.run_id, h.tenant, h.class, h.lane, e.fingerprint, e.error_code, e.error_message, h.cost_nano + e.cost_nano, e.ended_at
+    from held h join ending e on e.run_id = h.run_id
+    where e.state = 'dead'
+    on conflict (run_id) do nothing
+), hooked as (
+    insert into webhook_delivery (run_id, url, secret_env, due_at)
+    select id, webhook_url, webhook_secret_env, now() from ended where webhook_url is not null
+    on conflict (run_id) do nothing
+)
+select run_id from held;
+
+-- name: find_writes
+-- For writes that were refused: where their runs stand now, to tell a lost answer from a lost lease.
+select u.run_id, q.worker, q.fence, q.next_seq, r.state, r.fence as final_fence
+from unnest($1::uuid[]) as u (run_id)
+left join queue q on q.run_id = u.run_id
+left join run r on r.id = u.run_id and r.id = any ($1);
+
+-- name: read_steps
+-- The journal of runs about to be replayed.
+select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, calls, cost_nano
+from step
+where run_id = any ($1::uuid[])
+order by run_id, n;

@@ -1,0 +1,91 @@
+-- name: requeue_runs
+-- Gives held runs back to the queue under their fence: after an error (with a delay), or when their worker is stopping.
+-- `due` is null for at once; errors counts attempts that ended in an error. Returns the runs given back.
+with leaving as materialized (
+    select * from unnest($2::uuid[], $3::bigint[], $4::int[], $5::timestamptz[], $6::int[], $7::text[], $8::text[], $9::text[])
+        as l (run_id, fence, seq, due, errors, type, data, actor_kind)
+), held as (
+    update queue q
+    set state = 0, worker = null, next_seq = q.next_seq + 1, errors = q.errors + l.errors,
+        gate = case when l.due is null then null else 'time' end,
+        place = case when l.due is null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
+        expires_at = r.deadline_at
+    from leaving l join run r on r.id = l.run_id and r.id = any ($2)
+    where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
+    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
+    select l.run_id, l.seq, l.type, clock_timestamp(), l.actor_kind, $1::text, l.data
+    from leaving l join held h on h.run_id = l.run_id
+), entered as materialized (
+    select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
+    from (
+        select lane, class, tenant, min(place) as place from held where gate is null
+        group by lane, class, tenant order by lane, class, tenant
+    ) as line
+    having count(*) > 0
+)
+select h.run_id from held h left join entered on true;
+
+-- name: open_due
+-- Opens the gate of runs whose time has come. Returns their lanes and how many they were.
+with due as materialized (
+    select run_id from queue where gate = 'time' and place <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
+    order by place limit $1 for update skip locked
+), opened as (
+    update queue q set gate = null from due d where q.run_id = d.run_id
+    returning q.lane, q.class, q.tenant, q.place
+), entered as materialized (
+    select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
+    from (
+        select lane, class, tenant, min(place) as place from opened group by lane, class, tenant order by lane, class, tenant
+    ) as line
+    having count(*) > 0
+)
+select o.lane, count(*) as runs from opened o left join entered on true group by o.lane;
+
+-- name: next_due
+-- What the keeper must wake for: the next gate of time and the next expiry (epoch seconds, null when there is none).
+select (select min(place) / 1e6 from queue where gate = 'time')::float8 as opens_at,
+    (select extract(epoch from min(expires_at)) from queue where expires_at is not null and state <> 1)::float8 as expires_at;
+
+-- name: find_expired
+-- Runs past their deadline or time to live that no worker holds.
+select run_id from queue where expires_at <= clock_timestamp() and state <> 1 order by expires_at limit $1;
+
+-- name: reap_worker
+-- Takes back what a lost worker held: each run's fence rises, so that nothing the worker still writes is taken.
+-- The lease TTL is judged by the caller. From the second loss on a run waits for a process of its own; losing that one too ends it (see end_poison).
+with lost as (
+    update queue q
+    set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16, lost = q.lost + 1, next_seq = q.next_seq + 1,
+        gate = case when q.lost + 1 >= 2 then 'alone' end
+    where q.worker = $1 and q.state = 1
+    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, q.lost
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
+    select l.run_id, l.next_seq - 1, 'retried', clock_timestamp(), 'keeper', $2, '{"reason":"lost","worker":"' || $1 || '"}'
+    from lost l
+), entered as materialized (
+    select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
+    from (
+        select lane, class, tenant, min(place) as place from lost where gate is null
+        group by lane, class, tenant order by lane, class, tenant
+    ) as line
+    having count(*) > 0
+), gone as (
+    delete from process where id = $1
+)
+select l.run_id, l.lane, l.lost from lost l left join entered on true;
+
+-- name: find_poison
+-- Runs that lost even the process of their own.
+select run_id from queue where gate = 'alone' and lost >= 3 and state = 0 limit 100;
+
+-- name: held_by
+-- What a worker holds by the record: what it does not know of are claims whose answer was lost on the way.
+select run_id, fence, next_seq from queue where worker = $1 and state = 1;
+
+-- name: cancelled_held
+-- What of a worker's runs somebody wants cancelled.
+select run_id, fence, cancelled_by from queue where worker = $1 and state = 1 and cancelled_by is not null;

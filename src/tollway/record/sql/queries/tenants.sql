@@ -1,0 +1,48 @@
+-- name: list_tenants
+-- Every tenant, for the snapshot in memory and for the list.
+select id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused, created_at, updated_at
+from tenant
+order by id
+
+-- name: put_tenant
+-- Makes or changes a tenant: $2 holds the given fields, those absent stay as they are, null lifts a limit.
+with given as (
+    select j,
+           coalesce((j ->> 'weight')::float8, 1) as weight,
+           (j ->> 'runs_per_s')::float8 as runs_per_s,
+           (j ->> 'max_queued')::bigint as max_queued,
+           (j ->> 'max_running')::bigint as max_running,
+           (j ->> 'tokens_per_min')::bigint as tokens_per_min,
+           (j ->> 'tokens_per_day')::bigint as tokens_per_day,
+           coalesce((j ->> 'paused')::boolean, false) as paused
+    from (select $2::jsonb) as body (j)
+), put as (
+    insert into tenant as t (id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused)
+    select $1, j ->> 'name', weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused from given
+    on conflict (id) do update set
+        name = case when $2::jsonb ? 'name' then excluded.name else t.name end,
+        weight = case when $2::jsonb ? 'weight' then excluded.weight else t.weight end,
+        runs_per_s = case when $2::jsonb ? 'runs_per_s' then excluded.runs_per_s else t.runs_per_s end,
+        max_queued = case when $2::jsonb ? 'max_queued' then excluded.max_queued else t.max_queued end,
+        max_running = case when $2::jsonb ? 'max_running' then excluded.max_running else t.max_running end,
+        tokens_per_min = case when $2::jsonb ? 'tokens_per_min' then excluded.tokens_per_min else t.tokens_per_min end,
+        tokens_per_day = case when $2::jsonb ? 'tokens_per_day' then excluded.tokens_per_day else t.tokens_per_day end,
+        paused = case when $2::jsonb ? 'paused' then excluded.paused else t.paused end,
+        updated_at = now()
+    returning t.*, (t.xmax = 0) as created
+), bumped as (
+    update settings_version set version = version + 1 returning version
+)
+select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused,
+       created_at, updated_at, created, bumped.version
+from put, bumped
+
+-- name: turn_flows
+-- Shuts the flows of a paused tenant, reopens those of one that is not; they enter at the floor, with no credit stored up.
+-- A statement of its own after put_tenant, so that it sees the lines of accepts that held the tenant's row until then.
+update flow f
+set state = case when t.paused then 2 else 0 end,
+    vtime = case when t.paused then f.vtime
+                 else greatest(f.vtime, (select b.vtime from flow_floor b where b.lane = f.lane and b.class = f.class)) end
+from tenant t
+where t.id = $1 and f.tenant = t.id and (f.state = 2) <> t.paused

@@ -1,0 +1,49 @@
+"""Tenants: who is billed, limited and isolated."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from tollway.record.database import Database
+
+_FIELDS = (
+    "id",
+    "name",
+    "weight",
+    "runs_per_s",
+    "max_queued",
+    "max_running",
+    "tokens_per_min",
+    "tokens_per_day",
+    "paused",
+    "created_at",
+    "updated_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRecord:
+    """A tenant as the API keeps it in memory; None is no limit."""
+
+    id: str
+    weight: float
+    paused: bool
+    document: dict[str, Any]
+
+
+def tenant_record(row: asyncpg.Record) -> TenantRecord:
+    """A row of `list_tenants` as a record."""
+    return TenantRecord(row["id"], row["weight"], row["paused"], {field: row[field] for field in _FIELDS})
+
+
+async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool, int]:
+    """Make or change a tenant; absent fields stay, None lifts a limit.
+
+    Returns its document, whether it is new, and the settings' version. Raises DatabaseUnavailable.
+    """
+    async with database.connection() as connection, connection.transaction():
+        row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
+        await database.on(connection, "turn_flows", tenant)
+    return {field: row[field] for field in _FIELDS}, row["created"], row["version"]

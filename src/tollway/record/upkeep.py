@@ -1,0 +1,115 @@
+"""What the keeper does to the record: opens gates, expires, reaps, makes and drops partitions."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from tollway.domain.words import ActorKind, RunState
+from tollway.record.cancel import end_queued_runs
+from tollway.record.database import Database
+
+DUE_MAX = 500
+FORGET_MAX = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When the keeper is needed next, epoch seconds; None: not by what stands there now."""
+
+    opens_at: float | None
+    expires_at: float | None
+
+
+class Upkeep:
+    """The keeper's verbs on the record. All raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, keeper_id: int) -> None:
+        self._database = database
+        self._keeper_id = keeper_id
+
+    async def elected(self, term_s: float) -> bool:
+        """Whether this keeper is the one, for the next `term_s`."""
+        return await self._database.value("take_election", "keeper", self._keeper_id, term_s) is not None
+
+    async def resign(self) -> None:
+        """Let another keeper be elected at once."""
+        await self._database.rows("leave_election", "keeper", self._keeper_id)
+
+    async def beats(self) -> list[tuple[int, str, int, float]]:
+        """Every process: id, role, beat, and its lease's seconds."""
+        return [tuple(row) for row in await self._database.rows("list_beats")]
+
+    async def due(self) -> Due:
+        """When the next gate of time opens and the next run expires."""
+        row = await self._database.row("next_due")
+        return Due(row["opens_at"], row["expires_at"]) if row else Due(None, None)
+
+    async def open_gates(self) -> list[str]:
+        """Open what is due; returns the lanes with news."""
+        return [row["lane"] for row in await self._database.rows("open_due", DUE_MAX)]
+
+    async def expire(self) -> list[UUID]:
+        """End what no worker holds and whose time is over."""
+        ids = [row["run_id"] for row in await self._database.rows("find_expired", DUE_MAX)]
+        if not ids:
+            return []
+        return await end_queued_runs(
+            self._database, ids, RunState.EXPIRED, self._actor, ("expired", "the run's time passed before it could run")
+        )
+
+    async def reap(self, process_id: int) -> list[tuple[UUID, str, int]]:
+        """Take back a dead worker's runs: (run, lane, how often it lost its worker)."""
+        rows = await self._database.rows("reap_worker", process_id, str(self._keeper_id))
+        return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
+
+    async def forget(self, process_id: int) -> None:
+        """Take away the row of a dead process that holds no runs."""
+        await self._database.rows("forget_process", process_id)
+
+    async def bury_poison(self) -> list[UUID]:
+        """End runs that lost even the process of their own."""
+        ids = [row["run_id"] for row in await self._database.rows("find_poison")]
+        if not ids:
+            return []
+        reason = "the run lost its worker three times, the last time in a process of its own"
+        return await end_queued_runs(self._database, ids, RunState.DEAD, self._actor, ("poison", reason))
+
+    async def make_partitions(self) -> None:
+        """Make sure of the partitions of the coming two weeks."""
+        await self._database.rows("make_coming_partitions")
+
+    async def drop_partitions(self, keep_days: dict[str, int]) -> list[str]:
+        """Drop what is older than `keep_days` (by noun; 0: for ever). Returns what is gone."""
+        today = datetime.now(UTC).date()
+        gone = []
+        for row in await self._database.rows("list_partition_days"):
+            noun, first = row["noun"], _first_day(row["stamp"])
+            days = keep_days.get(noun, 0)
+            if days == 0 or first is None:
+                continue
+            last = (
+                first
+                if noun != "ledger"
+                else (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+            )
+            if (today - last).days > days and await self._database.value("drop_partition", noun, first):
+                gone.append(f"{noun}_{row['stamp']}")
+        return gone
+
+    async def forget_old(self, dead_letter_days: int) -> None:
+        """Forget idempotency keys and dead letters past their time."""
+        while len(await self._database.rows("drop_old_idempotency", FORGET_MAX)) == FORGET_MAX:
+            pass
+        if dead_letter_days:
+            await self._database.rows("drop_old_dead_letters", dead_letter_days)
+
+    @property
+    def _actor(self) -> tuple[ActorKind, str]:
+        return ActorKind.KEEPER, str(self._keeper_id)
+
+
+def _first_day(stamp: str) -> date | None:
+    try:
+        return datetime.strptime(stamp if len(stamp) == 8 else stamp + "01", "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None

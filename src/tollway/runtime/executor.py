@@ -1,0 +1,166 @@
+"""Executes one claim: input checked, journal replayed, agent called, and how it ended as a value (domain.outcomes).
+
+Stopping a run from outside goes through `stop(outcome)`: the agent's task is cancelled, and whatever the agent then
+does, that outcome stands.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import Fenced, JournalMismatch, LlmError, Reject, Retry, StepUnknown
+from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack, Outcome, RetryAt, Succeeded
+from tollway.record.claims import Claim
+from tollway.runtime.backoff import retry_delay_s
+from tollway.runtime.journal import RunJournal, Scope, scope_now
+from tollway.runtime.registry import AgentSpec
+from tollway.runtime.run import Run, RunServices
+
+STOP_PATIENCE_S = 5.0
+"""How long a cancelled agent may take to let go before its end is written without it."""
+
+_MESSAGE_MAX = 2000
+
+
+class Execution:
+    """One attempt of one run."""
+
+    def __init__(self, spec: AgentSpec, journal: RunJournal, clock: Clock, services: RunServices) -> None:
+        self.claim: Claim = journal.claim
+        self.spec = spec
+        self.journal = journal
+        self.place = ""
+        self._clock = clock
+        self._services = services
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped_as: Outcome | None = None
+        self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Outcome:
+        """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""
+        left_s = self._seconds_left()
+        if left_s is not None and left_s <= 0:
+            return Expired()
+        try:
+            arguments = self._arguments()
+        except ValidationError as error:
+            return Failed("invalid_input", _shorten(str(error)))
+        self._task = asyncio.get_running_loop().create_task(
+            self._call(arguments), name=f"{self.spec.name} {self.claim.run_id}"
+        )
+        self._task.add_done_callback(self._tell)
+        timeout_s = self.spec.timeout_s if left_s is None else min(self.spec.timeout_s, left_s)
+        await self._watch(self._task, timeout_s)
+        await self._close_streams()
+        if self._stopped_as is not None:
+            return self._stopped_as
+        return self._verdict(self._task)
+
+    def stop(self, outcome: Outcome) -> None:
+        """End the attempt with this outcome: cancelled, handed back, or given up as lost."""
+        if self._stopped_as is None:
+            self._stopped_as = outcome
+            self.journal.hands_off = isinstance(outcome, HandedBack | Abandoned)
+            self._tell()
+            if self._task is not None:
+                self._task.cancel()
+
+    def _tell(self, _task: object = None) -> None:
+        if not self._told.done():
+            self._told.set_result(None)
+
+    async def _call(self, arguments: Sequence[Any]) -> bytes:
+        scope_now.set(Scope(owner=asyncio.current_task()))
+        if self._stopped_as is not None:
+            raise asyncio.CancelledError
+        value = await self.spec.function(*arguments)
+        return self.spec.output.dump_json(self.spec.output.validate_python(value))
+
+    def _arguments(self) -> Sequence[Any]:
+        deadline = self.claim.deadline_at
+        run = Run(self.journal, self.spec.tier, deadline, self._services)
+        if not self.spec.takes_input:
+            return (run,)
+        return run, self.spec.input.validate_json(self.claim.input)
+
+    def _seconds_left(self) -> float | None:
+        deadline: datetime | None = self.claim.deadline_at
+        return None if deadline is None else deadline.timestamp() - self._clock.now()
+
+    async def _watch(self, task: "asyncio.Task[Any]", timeout_s: float) -> None:
+        """Wait for the agent within its time; one that does not let go when told to is left behind."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout_s, self._time_out, timeout_s)
+        try:
+            await self._told
+            if not task.done():
+                await asyncio.wait((task,), timeout=STOP_PATIENCE_S)
+        finally:
+            timer.cancel()
+
+    def _time_out(self, timeout_s: float) -> None:
+        left_s = self._seconds_left()
+        self.stop(
+            Expired()
+            if left_s is not None and left_s <= 0
+            else self._another_attempt("timeout", f"the attempt took longer than {timeout_s:g} s")
+        )
+
+    def _verdict(self, task: "asyncio.Task[Any]") -> Outcome:
+        if self.journal.mismatch is not None:
+            return Failed("journal_mismatch", _shorten(str(self.journal.mismatch)))
+        if task.cancelled():
+            return self._another_attempt("cancelled_itself", "the agent cancelled its own task")
+        error = task.exception()
+        if error is None:
+            return Succeeded(task.result())
+        return self._judge(error)
+
+    def _judge(self, error: BaseException) -> Outcome:
+        self.place = _place(error)
+        match error:
+            case Fenced():
+                return Abandoned()
+            case Reject():
+                return Failed("rejected", _shorten(error.reason))
+            case JournalMismatch() | StepUnknown():
+                code = "journal_mismatch" if isinstance(error, JournalMismatch) else "step_unknown"
+                return Failed(code, _shorten(str(error)))
+            case Retry():
+                return self._another_attempt("retry", error.reason, max(0.0, error.after_s))
+            case LlmError():
+                return self._another_attempt(error.code, str(error), error.retry_after_s)
+            case _:
+                return self._another_attempt(type(error).__name__, str(error))
+
+    def _another_attempt(self, code: str, message: str, delay_s: float | None = None) -> Outcome:
+        message = _shorten(message)
+        if self.claim.errors + 1 >= self.claim.max_attempts:
+            return Dead(code, message)
+        backoff_s = retry_delay_s(self.claim.errors, self._services.random())
+        return RetryAt(backoff_s if delay_s is None else max(delay_s, 0.0), code, message)
+
+    async def _close_streams(self) -> None:
+        for stream in list(self.journal.open_streams):
+            with suppress(Exception):
+                await stream.aclose()
+
+
+def _shorten(text: str) -> str:
+    text = text.replace("\x00", "")
+    return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
+
+
+def _place(error: BaseException) -> str:
+    """Where the error came from, in the agent's own code: file and function of the last frame outside Tollway."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if "/tollway/" not in frame.filename:
+            return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}"
+    return ""

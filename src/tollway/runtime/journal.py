@@ -1,0 +1,295 @@
+"""The journal of a running run: steps numbered when called, intents before the deed, outcomes after it.
+
+A run has one writer, so its event numbers are made here. At most one write of a run is on its way at a time; what
+gathers meanwhile goes with the next, and an outcome rides with the next intent or the run's end when these come at once.
+
+Numbering: a step's path is its place among the calls of its scope (`2`), and a branch of `gather` opens a scope of its
+own (`3.1.` for the first branch of the gather that was call 3), so that parallel branches number alike in every replay.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import Fenced, JournalMismatch, TollwayError
+from tollway.domain.llm import Usage
+from tollway.record.claims import Claim
+from tollway.record.group_commit import FlushOptions, GroupCommit
+from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+
+
+class ForeignTask(TollwayError):
+    """A step was called from a task that has no scope of its own: its number would depend on the weather."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"step {name!r} was called from another task than its run's; use run.gather(...) to work in parallel"
+        )
+
+
+@dataclass(slots=True)
+class Scope:
+    """Where steps are numbered: the run's own task, or one branch of a gather."""
+
+    prefix: str = ""
+    count: int = 0
+    owner: "asyncio.Task[Any] | None" = None
+
+
+scope_now: ContextVar[Scope | None] = ContextVar("tollway_scope", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step as the code called it, and what the journal has of it (a row of `read_steps`), if anything."""
+
+    path: str
+    kind: str
+    name: str
+    recorded: Any
+
+
+class Closable(Protocol):
+    """Something a run left open; its end closes it."""
+
+    async def aclose(self) -> None:
+        """Close it, recording what it has."""
+
+
+class JournalWriter:
+    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
+
+    def __init__(self, record: JournalRecord) -> None:
+        patient = FlushOptions(patience_s=float("inf"))
+        self._record = record
+        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient)
+        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient)
+        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient)
+
+    async def drain(self) -> None:
+        """Wait for all that was handed in."""
+        await self.writes.drain()
+        await self.endings.drain()
+        await self.leavings.drain()
+
+    async def _write(self, journals: "Sequence[RunJournal]") -> list[bool | Exception]:
+        taken = [journal.take() for journal in journals]
+        writes = [write for write in taken if write is not None]
+        verdicts = iter(await self._record.write(writes)) if writes else iter(())
+        return [True if write is None else next(verdicts) for write in taken]
+
+
+class RunJournal:
+    """One claim's journal. After `Fenced` nothing more is written, and every call raises it.
+
+    `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
+    """
+
+    def __init__(
+        self, claim: Claim, recorded: Sequence[Any], writer: JournalWriter, clock: Clock, actor_id: str
+    ) -> None:
+        self.claim = claim
+        self.fenced: Fenced | None = None
+        self.mismatch: JournalMismatch | None = None
+        self.hands_off = False
+        self.open_streams: list[Closable] = []
+        self.reserved_nano = 0
+        self.spent_nano = sum(row["cost_nano"] for row in recorded)
+        self._recorded = {row["path"]: row for row in recorded}
+        self._last_n = max((row["n"] for row in recorded), default=0)
+        self._writer = writer
+        self._clock = clock
+        self._actor_id = actor_id
+        self._next_seq = claim.next_seq
+        self._pending: RunWrite | None = None
+        self._flying: RunWrite | None = None
+        self._queued = False
+        self._closed = False
+        self._pending_acks: list[asyncio.Future[bool]] = []
+        self._flying_acks: list[asyncio.Future[bool]] = []
+
+    def moment(self) -> datetime:
+        """Now, as the database sees it."""
+        return datetime.fromtimestamp(self._clock.now(), UTC)
+
+    def call(self, kind: str, name: str) -> Step:
+        """Number a step that the code calls now. Raises JournalMismatch, ForeignTask or Fenced."""
+        scope = scope_now.get()
+        if scope is None or scope.owner is not asyncio.current_task():
+            raise ForeignTask(name)
+        if self.fenced is not None:
+            raise self.fenced
+        scope.count += 1
+        path = f"{scope.prefix}{scope.count}"
+        recorded = self._recorded.get(path)
+        if recorded is not None and (recorded["kind"] != kind or recorded["name"] != name):
+            self.mismatch = JournalMismatch(path, f"{recorded['kind']} {recorded['name']!r}", f"{kind} {name!r}")
+            raise self.mismatch
+        return Step(path, kind, name, recorded)
+
+    def intend(
+        self, step: Step, call_id: UUID, reserved_nano: int, route: str | None
+    ) -> "tuple[int, asyncio.Future[bool]]":
+        """Write the intent of a step. Returns its number and the future of its durability (which may raise Fenced)."""
+        write = self._open()
+        at = self.moment()
+        if step.recorded is None:
+            self._last_n += 1
+            n = self._last_n
+            write.new_steps += 1
+        else:
+            n = step.recorded["n"]
+            if step.recorded["state"] == "intent":
+                self._note_unknown(write, step, n, at)
+        attempt = self.claim.attempt
+        write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
+        self._tell(
+            write, "step.intent", f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","call_id":"{call_id}"}}', at
+        )
+        return n, self._kick_with_ack()
+
+    def give_up_unknown(self, step: Step) -> None:
+        """Record that a step cut between intent and outcome will not be repeated, by its policy."""
+        at = self.moment()
+        n = step.recorded["n"]
+        write = self._open()
+        if step.recorded["state"] == "intent":
+            self._note_unknown(write, step, n, at)
+            write.outcomes.append(
+                StepOutcome(n, "unknown", at, None, "cut between intent and outcome", None, 0, Usage(), 0)
+            )
+        self._kick()
+
+    def settle(self, outcome: StepOutcome, entries: Sequence[Entry]) -> None:
+        """Write a step's outcome and its money; durable with the run's next write, awaited by nobody."""
+        write = self._open()
+        write.outcomes.append(outcome)
+        write.entries.extend(entries)
+        usage = outcome.usage
+        self.spent_nano += outcome.cost_nano
+        self._tell(
+            write,
+            f"step.{outcome.state}",
+            f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
+            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano}}}',
+            outcome.ended_at,
+        )
+        self._kick()
+
+    def tell(self, kind: str, data: str | None, actor_kind: str = "worker") -> None:
+        """Write an event of the run."""
+        self._tell(self._open(), kind, data, self.moment(), actor_kind)
+        self._kick()
+
+    async def end(self, final: Fact, ending: dict[str, Any]) -> None:
+        """End the run with all that is still unwritten. Raises Fenced."""
+        write = await self._close()
+        write.facts.append(final)
+        await self._writer.endings.put(Ending(write=write, ended_at=final.at, **ending))
+
+    async def leave(self, kind: str, data: str | None, due: datetime | None, errors: int) -> None:
+        """Give the run back to the queue. Raises Fenced."""
+        while self._pending is not None or self._flying is not None:
+            await self._kick_with_ack()
+        self._closed = True
+        claim = self.claim
+        await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, due, errors, kind, data))
+
+    def fact(self, kind: str, data: str | None, actor_kind: str = "worker", actor_id: str | None = None) -> Fact:
+        """An event of now, to be handed to `end`."""
+        return Fact(kind, self.moment(), actor_kind, actor_id or self._actor_id, data)
+
+    def take(self) -> RunWrite | None:
+        """What is to be written now; the same again while it is on its way. For the writer."""
+        self._queued = False
+        if self._flying is None:
+            self._flying, self._pending = self._pending, None
+            self._flying_acks, self._pending_acks = self._pending_acks, []
+        return self._flying
+
+    async def _close(self) -> RunWrite:
+        while self._flying is not None:
+            await self._ack(self._flying_acks)
+        write = self._open()
+        self._pending = None
+        self._closed = True
+        for ack in self._pending_acks:  # only tasks that outlived their run still wait for these
+            ack.cancel()
+        return write
+
+    def _open(self) -> RunWrite:
+        if self.fenced is not None:
+            raise self.fenced
+        if self._closed:
+            raise Fenced(self.claim.run_id)
+        if self._pending is None:
+            self._pending = RunWrite(self.claim.run_id, self.claim.tenant, self.claim.fence, self._next_seq)
+        return self._pending
+
+    def _tell(self, write: RunWrite, kind: str, data: str | None, at: datetime, actor_kind: str = "worker") -> None:
+        write.facts.append(Fact(kind, at, actor_kind, self._actor_id, data))
+        self._next_seq += 1
+
+    def _note_unknown(self, write: RunWrite, step: Step, n: int, at: datetime) -> None:
+        """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
+        recorded = step.recorded
+        self._tell(
+            write,
+            "step.unknown",
+            f'{{"n":{n},"call_id":"{recorded["call_id"]}","reserved_nano":{recorded["reserved_nano"]}}}',
+            at,
+        )
+        if recorded["kind"] == "llm":
+            write.entries.append(
+                Entry(
+                    recorded["call_id"],
+                    "unknown",
+                    n,
+                    recorded["route"],
+                    None,
+                    None,
+                    recorded["reserved_nano"],
+                    Usage(estimated=True),
+                    at,
+                )
+            )
+
+    @staticmethod
+    def _ack(acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
+        """A waiter of its own: a task that is cancelled takes no other's with it."""
+        ack: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        acks.append(ack)
+        return ack
+
+    def _kick_with_ack(self) -> "asyncio.Future[bool]":
+        if self._pending is None:
+            return self._ack(self._flying_acks)
+        ack = self._ack(self._pending_acks)
+        self._kick()
+        return ack
+
+    def _kick(self) -> None:
+        if not self._queued and self._flying is None:
+            self._queued = True
+            self._writer.writes.put(self).add_done_callback(self._landed)
+
+    def _landed(self, future: "asyncio.Future[bool]") -> None:
+        error = None if future.cancelled() else future.exception()
+        acks, self._flying_acks, self._flying = self._flying_acks, [], None
+        if error is not None:
+            self.fenced = error if isinstance(error, Fenced) else Fenced(self.claim.run_id)
+            acks += self._pending_acks
+            self._pending, self._pending_acks = None, []
+        for ack in acks:
+            if not ack.done():
+                if error is None:
+                    ack.set_result(True)
+                else:
+                    ack.set_exception(self.fenced or error)
+        if self._pending is not None and not self._closed:
+            self._kick()

@@ -1,0 +1,146 @@
+"""The keeper: one elected process that opens gates of time, expires, reaps the dead, and keeps partitions.
+
+Every tick is safe to repeat and safe to run twice at once; the election only spares the work.
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import DatabaseUnavailable
+from tollway.hotstate.broadcast import Broadcast
+from tollway.queue.beats import Beat, BeatWatch
+from tollway.record.upkeep import Upkeep
+from tollway.telemetry.logs import get_logger
+
+log = get_logger("keeper")
+
+TERM_S = 10.0
+PARTITIONS_EVERY_S = 3600.0
+SLEEP_MIN_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperOptions:
+    """How often it looks at beats and due times (seconds), and how long history is kept (days by noun; 0: for ever)."""
+
+    look_every_s: float
+    keep_days: dict[str, int]
+
+
+class Keeper:
+    """Keeps until stopped."""
+
+    def __init__(self, upkeep: Upkeep, broadcast: Broadcast, clock: Clock, options: KeeperOptions) -> None:
+        self._upkeep = upkeep
+        self._broadcast = broadcast
+        self._clock = clock
+        self._options = options
+        self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
+        self._elected_until = 0.0
+        self._partitions_at = 0.0
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin; a second start is nothing."""
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._broadcast.subscribe("due", lambda _: self._wake.set())
+        self._tasks = [
+            loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
+            loop.create_task(self._keep_times(), name="times"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop and resign; a second stop is nothing."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            with suppress(DatabaseUnavailable):
+                await self._upkeep.resign()
+
+    async def _forever(self, look: "object", every_s: float) -> None:
+        while True:
+            try:
+                if await self._elected():
+                    await look()  # type: ignore[operator]
+            except DatabaseUnavailable as error:
+                log.warning("keeper.unreachable", error=str(error))
+            except Exception as error:
+                log.failure("keeper.broken", error)
+            await asyncio.sleep(every_s * random.uniform(0.9, 1.1))
+
+    async def _elected(self) -> bool:
+        now = self._clock.monotonic()
+        if now > self._elected_until - TERM_S / 2:
+            self._elected_until = now + TERM_S if await self._upkeep.elected(TERM_S) else 0.0
+        return now < self._elected_until
+
+    async def _look_at_beats(self) -> None:
+        processes = await self._upkeep.beats()
+        roles = {process_id: role for process_id, role, _, _ in processes}
+        beats = [Beat(process_id, beat, ttl_s) for process_id, _, beat, ttl_s in processes]
+        for process_id in self._watch.look(beats, self._clock.monotonic()):
+            await self._reap(process_id, roles[process_id])
+        now = self._clock.monotonic()
+        if now >= self._partitions_at:
+            self._partitions_at = now + PARTITIONS_EVERY_S
+            await self._keep_partitions()
+
+    async def _reap(self, process_id: int, role: str) -> None:
+        if role != "worker":
+            await self._upkeep.forget(process_id)
+            return
+        taken = await self._upkeep.reap(process_id)
+        log.warning("worker.lost", worker=process_id, runs=len(taken))
+        for lane in {lane for _, lane, _ in taken}:
+            self._broadcast.publish("queue", lane)
+        for run_id, _, _ in taken:
+            self._broadcast.publish("run", str(run_id))
+        if any(lost >= 2 for _, _, lost in taken):
+            self._broadcast.publish("alone", "")
+        for run_id in await self._upkeep.bury_poison():
+            log.warning("run.poison", run_id=str(run_id))
+            self._broadcast.publish("run", str(run_id))
+
+    async def _keep_partitions(self) -> None:
+        await self._upkeep.make_partitions()
+        gone = await self._upkeep.drop_partitions(self._options.keep_days)
+        if gone:
+            log.info("partitions.dropped", partitions=",".join(gone))
+        await self._upkeep.forget_old(self._options.keep_days.get("run", 0))
+
+    async def _keep_times(self) -> None:
+        """Open gates and expire runs when they are due: sleep until then, or until news of an earlier moment."""
+        while True:
+            rest_s = 2 * self._options.look_every_s * random.uniform(0.9, 1.1)
+            try:
+                if await self._elected():
+                    rest_s = min(rest_s, await self._pass_time())
+            except DatabaseUnavailable:
+                rest_s = 1.0
+            except Exception as error:
+                log.failure("keeper.broken", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(SLEEP_MIN_S, rest_s))
+            self._wake.clear()
+
+    async def _pass_time(self) -> float:
+        """Do what is due; returns the seconds until the next."""
+        due = await self._upkeep.due()
+        now = self._clock.now()
+        if due.opens_at is not None and due.opens_at <= now:
+            for lane in set(await self._upkeep.open_gates()):
+                self._broadcast.publish("queue", lane)
+            return 0.0
+        if due.expires_at is not None and due.expires_at <= now:
+            for run_id in await self._upkeep.expire():
+                self._broadcast.publish("run", str(run_id))
+            return 0.0
+        return min((at - now for at in (due.opens_at, due.expires_at) if at is not None), default=60.0)

@@ -1,0 +1,259 @@
+"""A worker: claims runs, executes each in a slot, writes how it ended. It holds no state that matters past a step.
+
+news / poll ─▶ claimer ─▶ take ─▶ Execution (a task each) ─▶ ending ─▶ slot freed
+                             ▲ cancel news, fence lost, SIGTERM
+"""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import DatabaseUnavailable
+from tollway.domain.outcomes import Abandoned, Cancelled, HandedBack, Outcome
+from tollway.hotstate.broadcast import Broadcast
+from tollway.record.claims import Claim, Claims
+from tollway.record.database import Database
+from tollway.record.journal import JournalRecord, Leaving
+from tollway.runtime.claimer import Claimer, ClaimerOptions
+from tollway.runtime.endings import write_ending
+from tollway.runtime.executor import Execution
+from tollway.runtime.journal import JournalWriter, RunJournal
+from tollway.runtime.registry import Registry
+from tollway.runtime.run import RunServices
+from tollway.telemetry.logs import get_logger
+from tollway.telemetry.metrics import Metrics
+
+log = get_logger("worker")
+
+RECONCILE_EVERY_S = 5.0
+TRUE_UP_EVERY_S = 1.0
+CANCEL_POLL_S = 0.7
+WAIT_WEIGHT = 0.1
+NANO_PER_BUSY_SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    """What a worker works with; `claims` and `record` are bound to its process id."""
+
+    database: Database
+    claims: Claims
+    record: JournalRecord
+    broadcast: Broadcast
+    clock: Clock
+    runs: RunServices
+    metrics: Metrics
+
+
+class Worker:
+    """Executes runs until stopped."""
+
+    def __init__(self, worker_id: int, registry: Registry, options: ClaimerOptions, services: WorkerServices) -> None:
+        self.id = worker_id
+        self.abandoned = False
+        self.waits_s: dict[str, float] = {}
+        self._registry = registry
+        self._services = services
+        self._writer = JournalWriter(services.record)
+        self._running: dict[UUID, Execution] = {}
+        self._by_lane: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._costs: dict[tuple[str, str, str], float] = {}
+        self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take)
+        self._strangers: set[tuple[UUID, int]] = set()
+        self._cancel_wanted = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+        self._unsubscribe: list[Any] = []
+
+    @property
+    def claiming(self) -> bool:
+        """Whether this worker is taking runs just now."""
+        return self._claimer.claiming
+
+    @property
+    def running(self) -> int:
+        """Runs in slots now."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Begin to claim; a second start is nothing."""
+        if self._background:
+            return
+        loop = asyncio.get_running_loop()
+        news = self._services.broadcast
+        self._unsubscribe = [
+            news.subscribe("queue", self._claimer.news),
+            news.subscribe("cancel", lambda _: self._cancel_wanted.set()),
+        ]
+        self._background = [
+            loop.create_task(self._claimer.run(), name="claimer"),
+            loop.create_task(self._obey_cancels(), name="cancels"),
+            loop.create_task(self._keep_books(), name="books"),
+        ]
+
+    async def stop(self, grace_s: float) -> None:
+        """Claim no more, finish within the grace time, hand back the rest; a second stop is nothing."""
+        self._claimer.stop()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe = []
+        if self._background:
+            with suppress(asyncio.CancelledError):
+                await self._background[0]
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace_s)
+        for execution in list(self._running.values()):
+            execution.stop(HandedBack())
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=10)
+        background, self._background = self._background, []
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        with suppress(DatabaseUnavailable):
+            await self._true_up()
+
+    def abandon(self) -> None:
+        """Another process was given this worker's runs: stop them all, and write nothing."""
+        self.abandoned = True
+        self._claimer.stop()
+        for execution in list(self._running.values()):
+            execution.stop(Abandoned())
+
+    def take(self, claims: Sequence[Claim]) -> None:
+        """Start executing what was claimed."""
+        again = [claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > 3]
+        for claim in claims:
+            self._by_lane[claim.lane] += 1
+            self._note_wait(claim)
+        if again:
+            self._spawn(self._take_again(again))
+        seen = {claim.run_id for claim in again}
+        for claim in claims:
+            if claim.run_id not in seen:
+                self._spawn(self._execute(claim, ()))
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing runs."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take_again(self, claims: Sequence[Claim]) -> None:
+        """Runs that began before: their journals are read first."""
+        while True:
+            try:
+                journals = await self._services.record.steps([claim.run_id for claim in claims])
+                break
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.5)
+        for claim in claims:
+            self._spawn(self._execute(claim, journals.get(claim.run_id, ())))
+
+    async def _execute(self, claim: Claim, recorded: Sequence[Any]) -> None:
+        spec = self._registry.get(claim.agent)
+        journal = RunJournal(claim, recorded, self._writer, self._services.clock, str(self.id))
+        if spec is None:  # claims name this worker's agents, so this is another's claim come back after a change
+            self._free(claim)
+            return
+        earlier = self._running.get(claim.run_id)
+        if earlier is not None:
+            earlier.stop(Abandoned())
+        execution = Execution(spec, journal, self._services.clock, self._services.runs)
+        self._running[claim.run_id] = execution
+        outcome: Outcome = Abandoned()
+        began = self._services.clock.monotonic()
+        try:
+            outcome = await execution.run()
+            if not await write_ending(execution, outcome):
+                outcome = Abandoned()
+        except Exception as error:
+            log.failure("run.broken", error, run_id=str(claim.run_id))
+        finally:
+            if self._running.get(claim.run_id) is execution:
+                del self._running[claim.run_id]
+            self._free(claim)
+            self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+
+    def _free(self, claim: Claim) -> None:
+        self._by_lane[claim.lane] -= 1
+        self._claimer.slot_freed()
+
+    def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
+        self._services.broadcast.publish("run", str(claim.run_id))
+        self._services.metrics.runs_ended.add(claim.lane, type(outcome).__name__.lower())
+        cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
+        key = (claim.lane, claim.agent, claim.tenant)
+        self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
+
+    def _note_wait(self, claim: Claim) -> None:
+        if claim.errors == 0 and claim.lost == 0:
+            waited_s = max(0.0, (claim.started_at - claim.created_at).total_seconds())
+            before = self.waits_s.get(claim.lane, waited_s)
+            self.waits_s[claim.lane] = before + WAIT_WEIGHT * (waited_s - before)
+
+    async def _obey_cancels(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                idle_s = 60.0 if self._services.broadcast.connected or not self._running else CANCEL_POLL_S
+                await asyncio.wait_for(self._cancel_wanted.wait(), idle_s)
+            self._cancel_wanted.clear()
+            if not self._running:
+                continue
+            with suppress(DatabaseUnavailable):
+                for row in await self._services.database.rows("cancelled_held", self.id):
+                    execution = self._running.get(row["run_id"])
+                    if execution is not None and execution.claim.fence == row["fence"]:
+                        kind, _, who = row["cancelled_by"].partition(":")
+                        execution.stop(Cancelled(kind, who))
+
+    async def _keep_books(self) -> None:
+        """True up what runs cost, and give back claims whose answer never arrived."""
+        reconcile_at = 0.0
+        while True:
+            await asyncio.sleep(TRUE_UP_EVERY_S * random.uniform(0.75, 1.25))
+            with suppress(DatabaseUnavailable):
+                await self._true_up()
+                now = self._services.clock.monotonic()
+                if now >= reconcile_at:
+                    reconcile_at = now + RECONCILE_EVERY_S
+                    await self._reconcile()
+
+    async def _true_up(self) -> None:
+        costs, self._costs = self._costs, {}
+        costs = {key: cost for key, cost in costs.items() if cost}
+        if costs:
+            await self._services.claims.true_up(costs)
+
+    async def _reconcile(self) -> None:
+        known = {(run_id, execution.claim.fence) for run_id, execution in self._running.items()}
+        rows = await self._services.database.rows("held_by", self.id)
+        self._strangers, before = {(row["run_id"], row["fence"]) for row in rows} - known, self._strangers
+        lost = [row for row in rows if (row["run_id"], row["fence"]) in self._strangers & before]
+        if lost:  # unknown at two looks in a row, so not just on their way in or out
+            await self._services.record.requeue(
+                [Leaving(r["run_id"], r["fence"], r["next_seq"], None, 0, "handed_back", None) for r in lost]
+            )
+
+
+def process_facts(worker: Worker, agents: Sequence[str], slots: int) -> dict[str, Any]:
+    """What a worker's row tells the others."""
+    return {
+        "claiming": worker.claiming,
+        "agents": list(agents),
+        "slots": slots,
+        "running": worker.running,
+        "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
+        "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
+    }

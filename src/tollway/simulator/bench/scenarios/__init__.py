@@ -1,0 +1,16 @@
+"""The scenarios by name, in the order they run."""
+
+from collections.abc import Awaitable, Callable
+
+from tollway.simulator.bench.harness import BenchOptions, Watcher
+from tollway.simulator.bench.report import ScenarioReport
+from tollway.simulator.bench.scenarios import in_flight, paced, saturated, ten_calls
+
+Scenario = Callable[[BenchOptions, Watcher], Awaitable[ScenarioReport]]
+
+SCENARIOS: dict[str, Scenario] = {
+    "saturated": saturated.run,
+    "paced": paced.run,
+    "in-flight": in_flight.run,
+    "ten-calls": ten_calls.run,
+}

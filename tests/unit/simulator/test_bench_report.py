@@ -1,0 +1,113 @@
+"""What a benchmark makes of its measurements."""
+
+import msgspec
+import pytest
+
+from tollway.simulator.accounting import Spent
+from tollway.simulator.bench.harness import Measured
+from tollway.simulator.bench.machine import Machine
+from tollway.simulator.bench.report import BenchReport, Figure, ScenarioReport, phase, problems
+from tollway.simulator.load import Latency, LoadPlan, LoadResult
+
+LOAD = LoadResult(
+    window_s=10.0,
+    finished_in_window=1000,
+    runs_per_s=100.0,
+    exchanges_in_window=2000,
+    accept=Latency(),
+    seen_final=Latency(),
+    end_to_end=Latency(),
+    overhead=Latency(),
+    accepted=1500,
+    finals={"succeeded": 1500},
+    lost=0,
+    lost_examples=[],
+    unsent=0,
+    unanswered_submits=0,
+    refused={},
+    unexpected={},
+    examples={},
+    disconnects=0,
+    backlog=3,
+    drained_s=0.1,
+)
+MACHINE = Machine(
+    calibration_ms=10.0, fdatasync=Latency(), filesystem="ext4", cpus=2, cpu="x", python="3.11", kernel="6"
+)
+
+
+def measured(load: LoadResult = LOAD, calls: int = 1500, machine: Machine = MACHINE) -> Measured:
+    """A measurement without fault, but for what is asked."""
+    return Measured(
+        load=load,
+        spent=Spent({"api": 0.3, "worker": 0.2}, 0),
+        generator_s=0.05,
+        provider_s=0.1,
+        elsewhere_s=2.0,
+        rss_idle={},
+        rss_loaded={},
+        provider_calls=calls,
+        before=machine,
+        after=MACHINE,
+    )
+
+
+def test_cpu_is_divided_by_the_runs_of_the_window() -> None:
+    """0.5 s over 1,000 runs are 0.5 ms a run, split by role; 0.05 s over 2,000 exchanges are 25 µs."""
+    shown = phase("x", measured())
+    assert shown.cpu_ms_per_run == {"api": 0.3, "worker": 0.2}
+    assert shown.cpu_ms_per_run_total == 0.5
+    assert shown.generator_us_per_exchange == 25
+    assert shown.elsewhere_cpus == 0.2
+
+
+def test_a_sound_measurement_has_no_problems() -> None:
+    """All accepted, all succeeded, as many calls as runs."""
+    assert problems(measured(), calls_per_run=1) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (measured(msgspec.structs.replace(LOAD, lost=2, lost_examples=["r1"])), "2 accepted runs were not final"),
+        (measured(msgspec.structs.replace(LOAD, finals={"succeeded": 1499, "dead": 1})), "did not succeed"),
+        (measured(msgspec.structs.replace(LOAD, unexpected={"submit 500": 1})), "outside the contract"),
+        (measured(msgspec.structs.replace(LOAD, disconnects=1)), "connections were cut"),
+        (measured(msgspec.structs.replace(LOAD, accepted=0, finals={}), calls=0), "no run was accepted"),
+        (measured(calls=1499), "made theirs up"),
+        (measured(calls=1501), "repeated"),
+        (measured(machine=msgspec.structs.replace(MACHINE, filesystem="tmpfs")), "power loss"),
+    ],
+)
+def test_every_broken_promise_is_a_problem(broken: Measured, words: str) -> None:
+    """Lost, failed, surprising, cut, absent, invented, repeated and volatile are all named."""
+    assert any(words in problem for problem in problems(broken, calls_per_run=1))
+
+
+def test_figures_keep_their_bounds_or_not() -> None:
+    """At most and at least include the bound; without a bound nothing is asked."""
+    assert Figure(name="a", value=0.8, unit="ms", bound=0.8).met is True
+    assert Figure(name="a", value=0.81, unit="ms", bound=0.8).met is False
+    assert Figure(name="a", value=1499, unit="/s", bound=1500, side="at least").met is False
+    assert Figure(name="a", value=1, unit="").met is None
+
+
+def test_the_document_says_what_was_met() -> None:
+    """JSON carries the verdicts, and a missed figure is no problem."""
+    figure = Figure(name="a", value=2, unit="ms", bound=1)
+    one = ScenarioReport(scenario="x", figures=[figure], phases=[phase("x", measured())], problems=[])
+    document = msgspec.json.decode(msgspec.json.encode(BenchReport(tollway="0", at="now", scenarios=[one]).document()))
+    assert document["format"] == 1
+    assert document["scenarios"][0]["ok"] is True
+    assert document["scenarios"][0]["figures"][0]["met"] is False
+    assert document["scenarios"][0]["phases"][0]["machine_before"]["calibration_ms"] == 10.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"clients": 0}, {"measure_s": 0}, {"rate_per_s": -1}, {"poll_s": 0}, {"warmup_s": -1}, {"texts": []}]
+)
+def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    """Nonsense raises ValueError before any load is made."""
+    usual: dict[str, object] = {"port": 1, "api_key": "k", "agent": "a", "texts": ["x"]}
+    with pytest.raises(ValueError):
+        LoadPlan(**(usual | wrong))  # type: ignore[arg-type]
