@@ -50,9 +50,7 @@ class Stack:
         self.folder.chmod(0o755)  # the database runs as another user when this is root
         self.data_dir = self.folder / "data"
         self.log = self.folder / "tollway.log"
-        port, sim_port = free_ports(2)
-        self.url = f"http://127.0.0.1:{port}"
-        self.sim_url = f"http://127.0.0.1:{sim_port}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._config = self.folder / "tollway.toml"
         self._config.write_text(_toml(provider, slots))
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,14 +60,24 @@ class Stack:
         """What is run, as one could type it."""
         port = self.url.rpartition(":")[2]
         flags = ["--config", str(self._config), "--data-dir", str(self.data_dir), "--port", port]
-        return [str(TOLLWAY), "up", "--agents", "examples.agents", *flags]
+        return [str(TOLLWAY), "up", "--agents", "examples.agents", *flags, "--json"]
+
+    @property
+    def sim_url(self) -> str | None:
+        """Where the simulated provider is, as `tollway up` says in its first line of JSON; None if there is none."""
+        for line in self.log.read_bytes().splitlines():
+            try:
+                said = msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                continue
+            if isinstance(said, dict) and "provider_sim" in said:
+                found: str | None = said["provider_sim"]
+                return found
+        return None
 
     def start(self) -> None:
         """Start it. Ctrl-C reaches the demo alone, which then stops it in order."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")}
-        environment["TOLLWAY_PROVIDERS__SIM__BASE_URL"] = f"{self.sim_url}/v1"
-        if self.provider != "sim":
-            del environment["TOLLWAY_PROVIDERS__SIM__BASE_URL"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -79,7 +87,7 @@ class Stack:
     async def ready(self, tell: Callable[[str], None]) -> float:
         """Wait until it is ready, telling what it waits for; the seconds it took. Raises StackFailed."""
         began = time.monotonic()
-        async with Client(self.url, options=ClientOptions(retry_for_s=0, timeout_s=2)) as probe:
+        async with Client(self.url, "", options=ClientOptions(retry_for_s=0, timeout_s=2)) as probe:
             while True:
                 try:
                     await probe.call("GET", "/readyz")
@@ -129,37 +137,26 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def simulate(stack: Stack) -> bool:
-    """Give the simulated provider a model's pace; False when it cannot be found."""
-    async with Client(stack.sim_url, options=ClientOptions(retry_for_s=1)) as sim:
-        try:
-            await sim.call("POST", "/sim/config", _SIM_CONFIG)
-        except (ApiError, Unreachable):
-            return False
-    return True
+async def simulate(url: str) -> None:
+    """Give the simulated provider at `url` a model's pace. Raises ApiError, Unreachable."""
+    async with Client(url, "", options=ClientOptions(retry_for_s=2)) as sim:
+        await sim.call("POST", "/sim/config", _SIM_CONFIG)
 
 
-async def provider_totals(stack: Stack) -> dict[str, Any] | None:
-    """What the simulated provider itself counted, or None."""
-    async with Client(stack.sim_url, options=ClientOptions(retry_for_s=1)) as sim:
-        try:
-            ledger = await sim.call("GET", "/sim/ledger", query=[("totals", "1")])
-        except (ApiError, Unreachable):
-            return None
+async def provider_totals(url: str) -> dict[str, Any]:
+    """What the simulated provider at `url` itself counted. Raises ApiError, Unreachable."""
+    async with Client(url, "", options=ClientOptions(retry_for_s=2)) as sim:
+        ledger = await sim.call("GET", "/sim/ledger", query=[("totals", "1")])
     totals: dict[str, Any] = ledger["totals"]
     return totals
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def free_port() -> int:
+    """A port of this machine that nobody listens on just now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 def _waits_for(error: ApiError) -> str:

@@ -13,7 +13,7 @@ from tollway.config import load_settings
 EXAMPLES = Path(__file__).parents[3] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-from demo_stack import PROVIDERS, Stack, free_ports  # noqa: E402 - found by the path above
+from demo_stack import PROVIDERS, Stack  # noqa: E402 - found by the path above
 from demo_view import Figures, percentile  # noqa: E402
 from demo_work import LANES, TENANTS, messages  # noqa: E402
 
@@ -66,8 +66,3 @@ def test_the_settings_of_every_provider_are_valid(provider: str, monkeypatch: py
     finally:
         stack.remove()
     assert not stack.folder.exists()
-
-
-def test_free_ports_differ() -> None:
-    """Ports asked for together are not the same one twice."""
-    assert len(set(free_ports(5))) == 5
