@@ -1,7 +1,8 @@
 """One provider's HTTP: a bounded pool, exactly one request a call, and each failure under its own name.
 
 Every LlmError raised here says whether the provider may have billed the call: not before the request was sent, and
-always once it was, unless an error status came back.
+always once it was, unless an error status came back. A call cancelled before its answer began returns at once, but
+pyreqwest lets the request itself run on, holding its connection, at most until the call's total timeout.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
+    ClientClosedError,
     ConnectError,
     ConnectTimeoutError,
     DecodeError,
@@ -81,7 +83,7 @@ class Transport:
             await client.close()
 
     async def post(self, body: bytes, call_id: str, timeout_s: float, first_byte_s: float | None) -> Answer:
-        """Send and read the whole answer, whatever its status. Seconds. Cancelling it aborts the request."""
+        """Send and read the whole answer, whatever its status. Times in seconds."""
         exchange = self.open(body, call_id, timeout_s)
         try:
             body = await exchange.read_all(await exchange.first(first_byte_s))
@@ -130,11 +132,11 @@ class Exchange:
             raise LlmError("timeout_first_byte", message, billed=self.status < 400) from None
 
     async def _first(self) -> bytes | None:
-        self._begun = True
         try:
             response = self._response = await self._request.__aenter__()
         except PyreqwestError as error:
             self._fail(error)
+        self._begun = True
         self.status = response.status
         if self.status >= 300:
             self.retry_after_s = retry_after(response)
@@ -185,7 +187,8 @@ class Exchange:
         if isinstance(error, RequestTimeoutError):
             message = f"no whole answer within {self._timeout_s:g} s"
             raise LlmError("timeout_total", message, billed=billed) from error
-        code = "bad_response" if isinstance(error, DecodeError) else "connection"
+        truncated = self.status > 0 and not isinstance(error, ClientClosedError)
+        code = "bad_response" if truncated or isinstance(error, DecodeError) else "connection"
         raise LlmError(code, f"the connection broke: {_reason(error)}", billed=billed) from error
 
 
