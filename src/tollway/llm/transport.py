@@ -129,7 +129,7 @@ class Exchange:
                 return await self._first()
         except TimeoutError:
             message = f"the provider sent nothing within {first_byte_s:g} s"
-            raise LlmError("timeout_first_byte", message, billed=self.status < 400) from None
+            raise self._charged(LlmError("timeout_first_byte", message)) from None
 
     async def _first(self) -> bytes | None:
         try:
@@ -164,8 +164,8 @@ class Exchange:
                 break
             if size > self._options.body_bytes_max:
                 raise LlmError(
-                    "bad_response", f"the answer is larger than {self._options.body_bytes_max} bytes", billed=True
-                )
+                    "bad_response", f"the answer is larger than {self._options.body_bytes_max} bytes"
+                ).charged()
         return first if len(parts) == 1 else b"".join(parts)
 
     async def close(self) -> None:
@@ -176,7 +176,6 @@ class Exchange:
             await self._request.__aexit__(None, None, None)
 
     def _fail(self, error: PyreqwestError) -> NoReturn:
-        billed = self.status < 400
         if isinstance(error, PoolTimeoutError):
             raise LlmError("timeout_connect", "no connection came free in time") from error
         if isinstance(error, (ConnectTimeoutError, ConnectError)) and _in_connect(error):
@@ -186,10 +185,14 @@ class Exchange:
             raise LlmError("connection", f"cannot connect: {_reason(error)}") from error
         if isinstance(error, RequestTimeoutError):
             message = f"no whole answer within {self._timeout_s:g} s"
-            raise LlmError("timeout_total", message, billed=billed) from error
+            raise self._charged(LlmError("timeout_total", message)) from error
         truncated = self.status > 0 and not isinstance(error, ClientClosedError)
         code = "bad_response" if truncated or isinstance(error, DecodeError) else "connection"
-        raise LlmError(code, f"the connection broke: {_reason(error)}", billed=billed) from error
+        raise self._charged(LlmError(code, f"the connection broke: {_reason(error)}")) from error
+
+    def _charged(self, error: LlmError) -> LlmError:
+        """The request was sent; only an error status says that nothing is charged."""
+        return error if self.status >= 400 else error.charged()
 
 
 def _causes(error: PyreqwestError) -> list[str]:

@@ -84,7 +84,7 @@ class OpenAiStream:
                 raise unreadable(error) from None
             if chunk.error:
                 message = vendor_message(event) or "no reason given"
-                raise LlmError("provider_5xx", f"the provider broke the stream off: {message}", billed=True)
+                raise LlmError("provider_5xx", f"the provider broke the stream off: {message}").charged()
             self._take(chunk, pieces)
         return pieces
 
