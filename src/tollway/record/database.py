@@ -29,6 +29,15 @@ UNREACHABLE = (
 )
 """What is raised when the database cannot be reached just now, whatever the statement was."""
 
+TRANSIENT = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What the database refuses for now, undoing the whole statement: who lost a deadlock or a lock, or met a full disk."""
+
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
 Connection = asyncpg.pool.PoolConnectionProxy
@@ -102,13 +111,13 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for one use. Raises DatabaseUnavailable when none can be had or it is lost."""
+        """A connection for one use. Raises DatabaseUnavailable when none can be had, it is lost, or TRANSIENT."""
         if self._pool is None:
             raise DatabaseUnavailable("the pool is closed")
         try:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
                 yield connection
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, *TRANSIENT) as error:
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
 
     async def on(self, connection: Connection, name: str, *arguments: Any) -> list[asyncpg.Record]:

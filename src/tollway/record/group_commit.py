@@ -3,7 +3,7 @@
 At most `flights_max` flushes are under way and each takes at most `rows_max` rows; every caller awaits its own result.
 A batch that the database refuses for a bad value (SQLSTATE 22/23) is halved until the bad row stands alone and only
 its caller is told. A lost connection resends the whole batch until `patience_s` is over, so `write` must be safe to
-repeat: rows carry ids made by the client.
+repeat: rows carry ids made by the client. So does a deadlock lost, or whatever else `Database` calls unavailable.
 """
 
 import asyncio
@@ -77,6 +77,10 @@ class GroupCommit(Generic[Row, Result]):
             self.flushes += 1
             self.rows += len(batch)
             await self._flush(batch)
+        # At once: until a done callback ran, a row handed in would count on a flight that looks at nothing any more.
+        task = asyncio.current_task()
+        if task is not None:
+            self._flights.discard(task)
 
     async def _flush(self, batch: list[tuple[Row, "asyncio.Future[Result]"]]) -> None:
         try:
@@ -109,7 +113,7 @@ class GroupCommit(Generic[Row, Result]):
         while True:
             try:
                 return await self._write(rows)
-            except (DatabaseUnavailable, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            except DatabaseUnavailable:
                 if loop.time() + pause_s > give_up_at:
                     raise
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))

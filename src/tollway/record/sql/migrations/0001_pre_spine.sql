@@ -309,7 +309,8 @@ begin
         insert into flow as f (lane, class, tenant, vtime, state, head)
         select e.lane, e.class, e.tenant,
             coalesce((select b.vtime from flow_floor b where b.lane = e.lane and b.class = e.class), 0),
-            case when (select t.paused from tenant t where t.id = e.tenant) then 2 else 0 end,
+            -- the lock keeps a pause out, which would not see this line yet, until it does
+            case when (select t.paused from tenant t where t.id = e.tenant for share) then 2 else 0 end,
             0
         from unnest(lanes, classes, tenants) as e (lane, class, tenant)
         where not exists (select from flow x where x.lane = e.lane and x.class = e.class and x.tenant = e.tenant)
@@ -325,7 +326,9 @@ create function uuid7_floor(at timestamptz) returns uuid language sql immutable 
 $$;
 
 -- Makes the partitions of the given UTC day and month; a second call is nothing. The owner's right, lent to the keeper.
-create function make_partitions(day date) returns void language plpgsql security definer set search_path = public, pg_temp as $$
+-- Everybody queues behind the lock on the whole table that this waits for, so it gives up soon: the keeper tries again.
+create function make_partitions(day date) returns void language plpgsql security definer
+    set search_path = public, pg_temp set lock_timeout = '2s' as $$
 declare
     noun text;
     low timestamptz;
@@ -357,7 +360,8 @@ end
 $$;
 
 -- Drops the partition of one day (or, for the ledger, one month) unless a live run began in it. True when it is gone.
-create function drop_partition(noun text, day date) returns boolean language plpgsql security definer set search_path = public, pg_temp as $$
+create function drop_partition(noun text, day date) returns boolean language plpgsql security definer
+    set search_path = public, pg_temp set lock_timeout = '2s' as $$
 declare
     low timestamptz := case noun when 'ledger' then date_trunc('month', day::timestamp) at time zone 'UTC'
                                  else day::timestamp at time zone 'UTC' end;
@@ -371,7 +375,8 @@ begin
     if to_regclass(part) is null then
         return true;
     end if;
-    if exists (select from queue where run_id >= uuid7_floor(low) and run_id < uuid7_floor(high)) then
+    -- a call's money may be paid long after its run began
+    if exists (select from queue where run_id < uuid7_floor(high) and (noun = 'ledger' or run_id >= uuid7_floor(low))) then
         return false;
     end if;
     execute format('alter table %I detach partition %I', noun, part);

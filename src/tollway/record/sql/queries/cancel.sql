@@ -1,5 +1,6 @@
 -- name: end_queued_runs
 -- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 message, $5 and $6 the actor.
+-- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code).
 -- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
 -- Returns the ids ended.
 with locked as materialized (
@@ -15,12 +16,21 @@ with locked as materialized (
         input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
     from gone g
     where r.id = g.run_id and r.id = any($1::uuid[]) and r.state is null
-    returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env
+    returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env,
+        case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select g.run_id, g.next_seq, $2, e.ended_at, $5, $6,
-           case when $3::text is not null then jsonb_build_object('code', $3::text, 'message', $4::text)::text end
+           case when $3::text is not null then
+               jsonb_strip_nulls(jsonb_build_object('code', $3::text, 'message', $4::text, 'fingerprint', e.fingerprint))::text
+           end
     from gone g join ended e on e.id = g.run_id
+), mourned as (
+    insert into dead_letter (run_id, tenant, agent, lane, fingerprint, code, message, cost_nano, died_at)
+    select g.run_id, g.tenant, g.class, g.lane, e.fingerprint, $3, $4, g.cost_nano, e.ended_at
+    from gone g join ended e on e.id = g.run_id
+    where $2 = 'dead'
+    on conflict (run_id) do nothing
 ), hooked as (
     insert into webhook_delivery (run_id, url, secret_env, due_at)
     select id, webhook_url, webhook_secret_env, now() from ended where webhook_url is not null

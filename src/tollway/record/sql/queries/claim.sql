@@ -1,8 +1,9 @@
 -- name: claim_runs
 -- Claims up to $4 runs of lane $2 in the classes $3, fair by cost between tenants: the twin of queue.fair.pick().
 -- From the $7 open lines of least vtime, the runs of least virtual start (vtime + cost before it / weight) are taken, and
--- each line is charged what it got. $5 is the floor of vtime per class (dead index entries below it are not read),
--- $6 the claim's number within the worker $1: worker and number together make the fence unguessable.
+-- each line is charged what it got, which may be less than was seen: another claim or a cancel was quicker. `head` stays
+-- behind now, whatever a run's place: what is being accepted now must not fall behind it. $5 is the floor of vtime per
+-- class (dead index entries below it are not read), $6 the claim's number within the worker $1: both make the fence unguessable.
 with open_line as materialized (
     select f.class, f.tenant, f.vtime, f.head, t.weight
     from unnest($3::text[], $5::float8[]) as c (class, floor)
@@ -28,14 +29,6 @@ with open_line as materialized (
     ) as q
 ), taken as materialized (
     select * from candidate order by start, place limit $4
-), charged as (
-    update flow f
-    set vtime = f.vtime + s.cost / s.weight,
-        head = greatest(f.head, s.place - 60000000)
-    from (
-        select class, tenant, min(weight) as weight, sum(est_nano) as cost, max(place) as place from taken group by class, tenant
-    ) as s
-    where f.lane = $2 and f.class = s.class and f.tenant = s.tenant
 ), claimed as (
     update queue q
     set state = 1, worker = $1, fence = (((q.fence >> 16) + 1) << 16) | $6::bigint, next_seq = q.next_seq + 1,
@@ -43,7 +36,15 @@ with open_line as materialized (
     from taken t
     where q.run_id = t.run_id and q.state = 0
     returning q.run_id, q.fence, q.next_seq, q.errors, q.lost, q.started_at, q.expires_at, q.steps, q.llm_calls, t.class, t.tenant,
-        q.est_nano
+        q.est_nano, t.weight, t.place
+), charged as (
+    update flow f
+    set vtime = f.vtime + s.cost / s.weight,
+        head = greatest(f.head, least(s.place, (extract(epoch from clock_timestamp()) * 1000000)::bigint) - 60000000)
+    from (
+        select class, tenant, min(weight) as weight, sum(est_nano) as cost, max(place) as place from claimed group by class, tenant
+    ) as s
+    where f.lane = $2 and f.class = s.class and f.tenant = s.tenant
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select c.run_id, c.next_seq - 1, 'claimed', clock_timestamp(), 'worker', $1::text,

@@ -55,11 +55,12 @@ select run_id from queue where expires_at <= clock_timestamp() and state <> 1 or
 
 -- name: reap_worker
 -- Takes back what a lost worker held: each run's fence rises, so that nothing the worker still writes is taken.
--- The lease TTL is judged by the caller. From the second loss on a run waits for a process of its own; losing that one too ends it (see end_poison).
+-- It was started, so only its deadline can expire it now. The lease TTL is judged by the caller. From the second loss on a run waits for a process of its own; losing that one too ends it (see end_poison).
 with lost as (
     update queue q
     set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16, lost = q.lost + 1, next_seq = q.next_seq + 1,
-        gate = case when q.lost + 1 >= 2 then 'alone' end
+        gate = case when q.lost + 1 >= 2 then 'alone' end,
+        expires_at = (select r.deadline_at from run r where r.id = q.run_id)
     where q.worker = $1 and q.state = 1
     returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, q.lost
 ), told as (

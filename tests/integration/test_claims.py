@@ -1,0 +1,285 @@
+"""Claiming on the real database: the twin of the pure rule, no run twice, none stranded."""
+
+import asyncio
+import random
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, success
+
+from tollway.domain.clock import AnchoredClock
+from tollway.queue.fair import Line, Waiting, charge, pick
+from tollway.record.accept import Accepts
+from tollway.record.claims import Claims
+from tollway.record.database import Database, DatabaseOptions
+from tollway.record.journal import JournalRecord
+from tollway.record.processes import register_process
+from tollway.record.tenants import put_tenant
+from tollway.record.upkeep import Upkeep
+
+LINES_MAX = 64
+
+
+@st.composite
+def states(draw: st.DrawFn) -> tuple[list[Line], int]:
+    """Lines with distinct virtual times and runs with distinct places, and how many runs are wanted."""
+    vtimes = draw(st.lists(st.integers(0, 50_000), min_size=1, max_size=8, unique=True))
+    places = iter(draw(st.permutations(range(1, 121))))
+    lines = []
+    for number, vtime in enumerate(vtimes):
+        costs = draw(st.lists(st.integers(0, 9_000), min_size=0, max_size=15))
+        runs = [Waiting(next(places), 0, cost) for cost in costs]
+        weight = draw(st.sampled_from([0.25, 1.0, 3.0, 7.5]))
+        lines.append(Line(f"t{number}", vtime + 1 / 3, weight, [Waiting(run.id, run.id, run.est_nano) for run in runs]))
+    return lines, draw(st.integers(1, 40))
+
+
+async def load(admin: asyncpg.Connection, lines: list[Line]) -> dict[object, int]:
+    """Put these lines into the database; returns the place of every run by its id."""
+    await admin.execute("truncate queue, flow, run, event")
+    await admin.executemany(
+        "insert into tenant (id, weight) values ($1, $2) on conflict (id) do update set weight = excluded.weight",
+        [(line.tenant, line.weight) for line in lines],
+    )
+    await admin.executemany(
+        "insert into flow (lane, class, tenant, vtime) values ('standard', 'triage', $1, $2)",
+        [(line.tenant, line.vtime) for line in lines],
+    )
+    rows = [(ids.new(), line.tenant, run.place, run.est_nano) for line in lines for run in line.runs]
+    await admin.executemany(
+        "insert into queue (run_id, lane, class, tenant, place, est_nano) values ($1, 'standard', 'triage', $2, $3, $4)",
+        rows,
+    )
+    await admin.executemany(
+        "insert into run (id, tenant, agent, version, lane, key_id, input, created_at, max_attempts) "
+        "values ($1, $2, 'triage', '1', 'standard', 'k', '', now(), 1)",
+        [row[:2] for row in rows],
+    )
+    return {row[0]: row[2] for row in rows}
+
+
+async def test_the_sql_is_the_rules_twin(postgres: object, database_url: str, admin: asyncpg.Connection) -> None:
+    """Over generated states `claim_runs` takes the runs that `pick` takes, and charges what `charge` says (P7)."""
+    loop = asyncio.get_running_loop()
+    database = Database(DatabaseOptions(database_url), AnchoredClock())
+    await database.start()
+    claims, _ = await new_claims(database)
+
+    async def compare(lines: list[Line], wanted: int) -> None:
+        places = await load(admin, lines)
+        expected = pick(lines, wanted, LINES_MAX)
+        claimed = await claim(claims, wanted)
+        got = {(one.tenant, places[one.run_id]) for one in claimed.claims}
+        assert got == {(tenant, run.place) for tenant, run in expected}
+        assert claimed.lines == len(lines)
+        assert claimed.low == min(line.vtime for line in lines)
+        assert {tenant for _, tenant in claimed.empty} == {line.tenant for line in lines if not line.runs}
+        vtimes = {row[0]: row[1] for row in await admin.fetch("select tenant, vtime from flow")}
+        assert vtimes == pytest.approx(dict(charge(lines, expected)))
+
+    @settings(max_examples=40, deadline=None)
+    @given(states())
+    def examples(state: tuple[list[Line], int]) -> None:
+        asyncio.run_coroutine_threadsafe(compare(*state), loop).result(30)
+
+    try:
+        await asyncio.to_thread(examples)
+    finally:
+        await database.stop()
+
+
+async def test_four_claimers_share_without_overlap(database: Database, admin: asyncpg.Connection) -> None:
+    """Four workers empty 2,000 runs of 40 tenants: each run is claimed once, none is left, charges match costs."""
+    await admin.execute("insert into tenant (id, weight) select 't' || n, 1 + n % 4 from generate_series(0, 39) n")
+    rng = random.Random(7)
+    await accept_all(
+        database, [new_run(tenant=f"t{n % 40}", est_nano=rng.randrange(1, 9000)) for n in range(2000)]
+    )
+    taken: list[object] = []
+
+    async def worker() -> None:
+        claims, _ = await new_claims(database)
+        misses = 0
+        while misses < 20:
+            got = (await claim(claims, rng.choice([7, 20, 50]))).claims
+            misses = 0 if got else misses + 1
+            taken.extend(one.run_id for one in got)
+
+    await asyncio.gather(*(worker() for _ in range(4)))
+    assert len(taken) == len(set(taken)) == 2000
+    assert await admin.fetchval("select count(*) from queue where state = 1 and fence > 0 and worker is not null") == 2000
+    wrong = await admin.fetch(
+        "select f.tenant from flow f join tenant t on t.id = f.tenant "
+        "join (select tenant, sum(est_nano) as cost from queue group by tenant) c on c.tenant = f.tenant "
+        "where abs(f.vtime - c.cost / t.weight) > 0.001"
+    )
+    assert wrong == []
+
+
+async def test_accepts_race_idle_marking_and_nothing_is_stranded(database: Database, admin: asyncpg.Connection) -> None:
+    """Accepts, claims and idle marks on the same few lines at once: in the end every run was claimed (P1)."""
+    tenants = [f"t{n}" for n in range(4)]
+    await admin.executemany("insert into tenant (id) values ($1)", [(tenant,) for tenant in tenants])
+    rng = random.Random(3)
+    claimed: set[object] = set()
+    accepted: list[object] = []
+    closing = 0
+    done = asyncio.Event()
+
+    async def accepter() -> None:
+        accepts = Accepts(database)
+        for _ in range(500):
+            runs = [new_run(tenant=rng.choice(tenants)) for _ in range(rng.choice([1, 1, 2, 3]))]
+            accepted.extend(one.run_id for one in await asyncio.gather(*(accepts.accept(run) for run in runs)))
+
+    async def claimer() -> None:
+        nonlocal closing
+        claims, _ = await new_claims(database)
+        while not done.is_set():
+            got = await claim(claims, 20)
+            claimed.update(one.run_id for one in got.claims)
+            closing += len(got.empty)
+            await claims.mark_idle("standard", sorted(got.empty))
+
+    claimers = [asyncio.create_task(claimer()) for _ in range(2)]
+    await asyncio.gather(*(accepter() for _ in range(3)))
+    done.set()
+    await asyncio.gather(*claimers)
+    claims, _ = await new_claims(database)
+    while got := (await claim(claims)).claims:
+        claimed.update(one.run_id for one in got)
+    assert closing > 50
+    assert claimed == set(accepted)
+
+
+async def test_lines_that_fill_again_stay_open(database: Database, admin: asyncpg.Connection) -> None:
+    """Only a line with nothing runnable is closed; a run entering opens it, so marking too much is harmless."""
+    claims, _ = await new_claims(database)
+    await accept_all(database, [new_run()])
+    await claims.mark_idle("standard", [("triage", "default"), ("triage", "nobody")])
+    assert await admin.fetchval("select state from flow") == 0
+    await claim(claims)
+    found = await claim(claims)
+    assert (found.claims, found.empty, found.lines) == ([], [("triage", "default")], 1)
+    await claims.mark_idle("standard", found.empty)
+    assert await admin.fetchval("select state from flow") == 1
+    empty = await claim(claims)
+    assert (empty.claims, empty.empty, empty.low, empty.lines) == ([], [], None, 0)
+    await accept_all(database, [new_run()])
+    assert len((await claim(claims)).claims) == 1
+
+
+async def test_fences_rise_and_are_never_reused(database: Database, admin: asyncpg.Connection) -> None:
+    """Each claim of a run has a greater fence, told in its history with the attempt; a lost worker raises it too."""
+    await accept_all(database, [run := new_run(max_attempts=9)])
+    seen = [0]
+    for _ in range(3):
+        claims, worker = await new_claims(database)
+        (held,) = (await claim(claims)).claims
+        assert held.fence > seen[-1]
+        seen.append(held.fence)
+        if held.lost == 0:
+            assert await Upkeep(database, 99).reap(worker) == [(run.id, "standard", 1)]
+            row = await admin.fetchrow("select fence, worker, state from queue")
+            assert row["fence"] > seen[-1]
+            assert (row["worker"], row["state"]) == (None, 0)
+        else:
+            await admin.execute("update queue set state = 0, worker = null")
+    assert (held.attempt, held.lost, held.errors) == (2, 1, 0)
+    assert (await event_types(admin, run.id))[:4] == ["accepted", "claimed", "retried", "claimed"]
+
+
+async def test_a_claim_brings_all_a_worker_needs(database: Database) -> None:
+    """The claim carries the run as it was accepted."""
+    run = new_run(metadata='{"a": 1}', deadline_at=clock.now() + 60, budget_nano=5, max_attempts=7)
+    await accept_all(database, [run])
+    claims, _ = await new_claims(database)
+    (held,) = (await claim(claims)).claims
+    assert (held.run_id, held.tenant, held.agent, held.lane, held.version) == (
+        run.id, "default", "triage", "standard", "1",
+    )  # fmt: skip
+    assert (held.input, held.metadata, held.max_attempts, held.budget_nano) == (run.input, '{"a": 1}', 7, 5)
+    assert (held.attempt, held.next_seq, held.steps, held.est_nano, held.key_id) == (1, 3, 0, 1000, "key-1")
+    assert held.deadline_at is not None
+    assert held.deadline_at.timestamp() == pytest.approx(run.deadline_at, abs=0.001)
+
+
+async def test_lanes_and_agents_are_apart(database: Database) -> None:
+    """A claim takes only its lane and the agents it names, and the floor hides lines below it."""
+    await accept_all(
+        database, [new_run(lane="batch"), new_run(agent="other"), mine := new_run(), new_run(agent="third")]
+    )
+    claims, _ = await new_claims(database)
+    assert (await claims.claim("standard", {"triage": 0.1}, 10)).claims == []
+    got = await claims.claim("standard", {"triage": 0.0, "unknown": 0.0}, 10)
+    assert [one.run_id for one in got.claims] == [mine.id]
+    both = await claims.claim("standard", {"other": 0.0, "third": 0.0}, 10)
+    assert sorted(one.agent for one in both.claims) == ["other", "third"]
+
+
+async def test_a_cancelled_run_between_sight_and_claim_is_not_charged(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """What somebody else ended while the claim waited for its row is neither claimed nor charged."""
+    await accept_all(database, [new_run(est_nano=700), kept := new_run(est_nano=30)])
+    claims, _ = await new_claims(database)
+    async with admin.transaction():
+        await admin.execute("delete from queue where est_nano = 700")
+        claiming = asyncio.create_task(claim(claims))
+        await _waiting(admin)
+    assert [one.run_id for one in (await claiming).claims] == [kept.id]
+    assert await admin.fetchval("select vtime from flow") == 30
+
+
+async def test_a_run_apart_is_claimed_alone_and_once(database: Database, admin: asyncpg.Connection) -> None:
+    """A run that lost two workers is for `claim_alone` only, for one of those who try; a plain run is not."""
+    await accept_all(database, [run := new_run(), plain := new_run(lane="batch")])
+    for _ in range(2):
+        claims, worker = await new_claims(database)
+        assert len((await claim(claims)).claims) == 1
+        await Upkeep(database, 9).reap(worker)
+    assert (await claim(claims)).claims == []
+    assert [row[0] for row in await database.rows("find_alone", ["standard"], ["triage"], 5)] == [run.id]
+    rivals = [(await new_claims(database))[0] for _ in range(4)]
+    got = [one for one in await asyncio.gather(*(rival.claim_alone(run.id) for rival in rivals)) if one is not None]
+    assert len(got) == 1
+    assert (got[0].lost, got[0].attempt, got[0].run_id) == (2, 3, run.id)
+    assert await rivals[0].claim_alone(plain.id) is None
+    assert (await event_types(admin, run.id))[-1] == "claimed"
+
+
+async def test_what_runs_really_cost_is_trued_up(database: Database, admin: asyncpg.Connection) -> None:
+    """The difference to the estimate is added over the weight, and never makes a line's time negative."""
+    await put_tenant(database, "heavy", {"weight": 4})
+    await accept_all(database, [new_run(tenant="heavy", est_nano=400), new_run(est_nano=400)])
+    claims, _ = await new_claims(database)
+    await claim(claims)
+    await claims.true_up({("standard", "triage", "heavy"): 800.0, ("standard", "triage", "default"): -9000.0})
+    rows = await admin.fetch("select tenant, vtime from flow order by tenant")
+    assert [tuple(row) for row in rows] == [("default", 0.0), ("heavy", 300.0)]
+
+
+async def test_a_lazy_claim_is_as_good_while_nothing_crashes(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """Claims through a database that does not wait for the disk are seen and fenced like any other."""
+    lazy = Database(DatabaseOptions(database_url, durable=False), AnchoredClock())
+    await lazy.start()
+    try:
+        worker = await register_process(database, "worker", 12.0)
+        await accept_all(database, [new_run()])
+        (held,) = (await claim(Claims(database, lazy, worker))).claims
+        assert await JournalRecord(database, worker).complete([success(held)]) == [True]
+        assert await admin.fetchval("select state from run") == "succeeded"
+    finally:
+        await lazy.stop()
+
+
+async def _waiting(admin: asyncpg.Connection) -> None:
+    async with asyncio.timeout(10):
+        while not await admin.fetchval(
+            "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+        ):
+            await asyncio.sleep(0.01)
