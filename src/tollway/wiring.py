@@ -17,6 +17,7 @@ from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
 from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database, DatabaseOptions
@@ -26,6 +27,7 @@ from tollway.record.pooler import stands_behind_pooler
 from tollway.record.processes import leave_process, register_process
 from tollway.record.server import running_url
 from tollway.record.upkeep import Upkeep
+from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
@@ -170,6 +172,13 @@ async def run_keeper(settings: Settings) -> int:
         keeper = Keeper(
             Upkeep(parts.database, keeper_id), parts.broadcast, parts.clock, KeeperOptions(look_every_s, days)
         )
+        deliverer = WebhookDeliverer(
+            WebhookRecord(parts.database),
+            parts.broadcast,
+            parts.clock,
+            parts.metrics,
+            DeliverOptions(keep_days=kept.runs_days),
+        )
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             keeper_id,
@@ -179,10 +188,12 @@ async def run_keeper(settings: Settings) -> int:
         )
         heartbeat.start()
         await keeper.start()
+        await deliverer.start()
         try:
             await stop.wait()
         finally:
             await keeper.stop()
+            await deliverer.stop()
             heartbeat.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, keeper_id)
