@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from tollway.config import Settings
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.processes import leave_process, register_process
 from tollway.record.upkeep import Upkeep
+from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
 from tollway.wiring.base import base, stop_event
@@ -26,6 +28,13 @@ async def run_keeper(settings: Settings) -> int:
         keeper = Keeper(
             Upkeep(parts.database, keeper_id), parts.broadcast, parts.clock, KeeperOptions(look_every_s, days)
         )
+        deliverer = WebhookDeliverer(
+            WebhookRecord(parts.database),
+            parts.broadcast,
+            parts.clock,
+            parts.metrics,
+            DeliverOptions(keep_days=kept.runs_days),
+        )
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             keeper_id,
@@ -35,9 +44,11 @@ async def run_keeper(settings: Settings) -> int:
         )
         heartbeat.start()
         await keeper.start()
+        await deliverer.start()
         try:
             await stop.wait()
         finally:
+            await deliverer.stop()
             await keeper.stop()
             heartbeat.stop()
             with contextlib.suppress(DatabaseUnavailable):
