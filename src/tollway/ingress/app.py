@@ -11,16 +11,17 @@ import msgspec
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from tollway.domain.errors import PROBLEMS, DatabaseUnavailable, Problem
 from tollway.ingress.batches import BatchBody
 from tollway.ingress.context import ApiContext, make_context
 from tollway.ingress.hot import RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head, as_problem, read_wait
 from tollway.ingress.openapi import build_openapi
-from tollway.ingress.problems import Reply, problem_reply
+from tollway.ingress.problems import Reply, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
-from tollway.ingress.requests import answer_reply, too_large
+from tollway.ingress.requests import answer_reply
 from tollway.ingress.routes import bulk, runs, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
@@ -32,6 +33,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_ROUTES = (bulk, runs, tenants, system)
+_ANSWERED = "tollway.answered"
 _log = logging.getLogger(__name__)
 _BODIES: tuple[type[msgspec.Struct], ...] = (
     RunBody,
@@ -55,6 +58,8 @@ class Api:
         self.context = make_context(services)
         self._services = services
         self._framework = _framework(self.context)
+        for kind in (Problem, DatabaseUnavailable, Exception):
+            self._framework.add_exception_handler(kind, self._on_error)
 
     async def start(self) -> None:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""
@@ -106,7 +111,7 @@ class Api:
             run = self.context.hot.admit(head, body)
             accepted = await self._services.accepts.accept(run)
             if not accepted.replayed:
-                self._services.news.publish("queue", run.lane)
+                self.context.told(run)
             if head.streams:
                 await self._stream(accepted.run_id, accepted.replayed, send)
                 return
@@ -117,7 +122,7 @@ class Api:
             else:
                 reply = self.context.hot.accepted(run)
         except Exception as error:
-            reply = _refusal(error)
+            reply = self._refusal(error)
         await _send(send, reply)
 
     async def _wait(self, run: NewRun, run_id: Any, replayed: bool, wait_s: float) -> Reply:
@@ -157,25 +162,33 @@ class Api:
             caller, run_id = self.context.hot.look_up(_head(scope), scope["path"][len(RUN_PREFIX) :])
             reply = self.context.hot.found(caller, run_id, await self._services.reads.run(run_id))
         except Exception as error:
-            reply = _refusal(error)
+            reply = self._refusal(error)
         await _send(send, reply)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
-        begun = False
-
-        async def tell(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._framework(scope, receive, tell)
-        except Exception as error:
-            reply = _refusal(error)
-            if not begun:
-                await _send(send, reply)
+            await self._framework(scope, receive, send)
+        except Exception:
+            if _ANSWERED not in scope:  # an answer was cut short: the server must see that and close the connection
+                raise
+
+    async def _on_error(self, request: Request, error: Exception) -> Response:
+        request.scope[_ANSWERED] = True
+        return answer_reply(self._refusal(error))
+
+    def _refusal(self, error: Exception) -> Reply:
+        """What to answer to an error. Raises Disconnected: then there is nobody to answer."""
+        if isinstance(error, Disconnected):
+            raise error
+        problem = as_problem(error)
+        if problem is None:
+            _log.error("a request failed", exc_info=error)
+            detail = "The request failed on our side and was logged; nothing can be said of its effect."
+            problem = Problem("internal", detail)
+        self._services.metrics.refusals.add(problem.code)
+        return problem_reply(problem)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -202,10 +215,8 @@ def _framework(context: ApiContext) -> FastAPI:
     app = FastAPI(title="Tollway", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.context = context
     app.state.readiness = Readiness(context)
-    for routes in (bulk, runs, tenants, system):
+    for routes in _ROUTES:
         app.include_router(routes.router)
-    for kind in (Problem, DatabaseUnavailable):
-        app.add_exception_handler(kind, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)
     document: dict[str, Any] = {}
 
@@ -216,10 +227,6 @@ def _framework(context: ApiContext) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    return answer_reply(_refusal(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -241,10 +248,11 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def allowed_methods(request: Request) -> str:
     """What a path takes, over all its routes and the hot ones."""
     found: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches({**request.scope, "method": "OPTIONS"})
-        if match.value:
-            found |= set(route.methods or ())
+    for routes in _ROUTES:
+        for route in routes.router.routes:
+            match, _ = route.matches({**request.scope, "method": "OPTIONS"})
+            if match is not Match.NONE:
+                found |= set(getattr(route, "methods", None) or ())
     if request.url.path == RUNS_PATH:
         found.add("POST")
     if "GET" in found:
@@ -282,18 +290,6 @@ async def _body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
             raise too_large(bytes_max)
         parts.append(part)
     return b"".join(parts)
-
-
-def _refusal(error: Exception) -> Reply:
-    if isinstance(error, Disconnected):
-        raise error
-    problem = as_problem(error)
-    if problem is None:
-        _log.error("a request failed", exc_info=error)
-        problem = Problem(
-            "internal", "The request failed on our side and was logged; nothing can be said of its effect."
-        )
-    return problem_reply(problem)
 
 
 async def _send(send: Send, reply: Reply) -> None:

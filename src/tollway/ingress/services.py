@@ -1,6 +1,6 @@
 """What the API is given: every object it uses, put together in wiring, and its bounds."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -14,6 +14,7 @@ from tollway.record.accept import Accepts
 from tollway.record.database import Database
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
+from tollway.telemetry.metrics import Metrics
 
 
 class EventStreamMaker(Protocol):
@@ -45,7 +46,7 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """The objects the API works with; `metrics` gives the Prometheus text."""
+    """The objects the API works with."""
 
     database: Database
     accepts: Accepts
@@ -56,5 +57,5 @@ class ApiServices:
     streams: EventStreamMaker
     ids: IdMaker
     clock: Clock
-    metrics: Callable[[], bytes]
+    metrics: Metrics
     options: ApiOptions = ApiOptions()

@@ -21,6 +21,12 @@ with locked as materialized (
     select g.run_id, g.next_seq, $2, e.ended_at, $5, $6,
            case when $3::text is not null then jsonb_build_object('code', $3::text, 'message', $4::text)::text end
     from gone g join ended e on e.id = g.run_id
+), mourned as (
+    insert into dead_letter (run_id, tenant, agent, lane, fingerprint, code, message, cost_nano, died_at)
+    select g.run_id, g.tenant, g.class, g.lane, left(md5(g.class || ':' || $3::text), 16), $3, coalesce($4, ''), g.cost_nano, e.ended_at
+    from gone g join ended e on e.id = g.run_id
+    where $2 = 'dead'
+    on conflict (run_id) do nothing
 ), hooked as (
     insert into webhook_delivery (run_id, url, secret_env, due_at)
     select id, webhook_url, webhook_secret_env, now() from ended where webhook_url is not null
