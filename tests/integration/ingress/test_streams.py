@@ -64,7 +64,8 @@ async def test_a_long_history_streams_whole(admin: AsgiClient, harness: ApiHarne
     run = (await admin.post("/v1/runs", {"agent": "echo", "input": 1})).json["id"]
     async with harness.database.connection() as connection:
         await connection.execute(
-            "insert into event select $1, n, 'progress', now(), 'agent', 'echo', '{\"n\":\n1}' from generate_series(2, 450) n",
+            "insert into event select $1, n, 'progress', now(), 'agent', 'echo', '{\"n\":\n1}'"
+            " from generate_series(2, 450) n",
             UUID(run),
         )
         await connection.execute("update queue set next_seq = 451")

@@ -34,48 +34,47 @@ async def test_a_submitted_run_reads_as_it_was_answered(admin: AsgiClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "path"),
+    ("body", "refusal", "path"),
     [
-        (b"{", 400, "malformed_json", None),
-        (b"[]", 422, "invalid_input", ""),
-        (b'{"agent":"echo"}', 422, "invalid_input", "input"),
-        (b'{"agent":"echo","input":1,"nope":1}', 422, "invalid_input", "nope"),
-        (b'{"agent":"nobody","input":1}', 422, "unknown_agent", None),
-        (b'{"agent":"echo","input":1,"lane":"fast"}', 422, "unknown_lane", None),
-        (b'{"agent":"triage","input":{"text":1}}', 422, "invalid_input", "input.text"),
-        (b'{"agent":"echo","input":NaN}', 400, "malformed_json", None),
-        (b'{"agent":"echo","input":1e999}', 422, "invalid_input", "input"),
-        (b'{"agent":"echo","input":["a\\u0000b"]}', 422, "invalid_input", "input.0"),
-        (b'{"agent":"echo","input":{"x":"\\ud800"}}', 422, "invalid_input", "input.x"),
-        (b'{"agent":"echo","input":"\xff"}', 400, "malformed_json", None),
-        (b'{"agent":"echo","input":[' + b"9" * 30 + b"]}", 422, "invalid_input", "input.0"),
-        (b'{"agent":"echo","input":' + b"[" * 70 + b"]" * 70 + b"}", 422, "too_deep", None),
-        (b'{"agent":"echo","input":' + b"[" * 90_000 + b"]" * 90_000 + b"}", 422, "too_deep", None),
-        (b'{"agent":"echo","input":1,"delay_s":-1}', 422, "invalid_input", "delay_s"),
-        (b'{"agent":"echo","input":1,"ttl_s":0}', 422, "invalid_input", "ttl_s"),
-        (b'{"agent":"echo","input":1,"deadline_s":0}', 422, "invalid_input", "deadline_s"),
-        (b'{"agent":"echo","input":1,"max_attempts":0}', 422, "invalid_input", "max_attempts"),
-        (b'{"agent":"echo","input":1,"max_attempts":101}', 422, "invalid_input", "max_attempts"),
-        (b'{"agent":"echo","input":1,"budget_usd":-0.1}', 422, "invalid_input", "budget_usd"),
-        (b'{"agent":"echo","input":1,"priority_s":1e300}', 422, "invalid_input", "priority_s"),
-        (b'{"agent":"echo","input":1,"metadata":[]}', 422, "invalid_input", "metadata"),
-        (b'{"agent":"echo","input":1,"concurrency_policy":"queue"}', 422, "invalid_input", "concurrency_policy"),
+        (b"{", (400, "malformed_json"), None),
+        (b"[]", (422, "invalid_input"), ""),
+        (b'{"agent":"echo"}', (422, "invalid_input"), "input"),
+        (b'{"agent":"echo","input":1,"nope":1}', (422, "invalid_input"), "nope"),
+        (b'{"agent":"nobody","input":1}', (422, "unknown_agent"), None),
+        (b'{"agent":"echo","input":1,"lane":"fast"}', (422, "unknown_lane"), None),
+        (b'{"agent":"triage","input":{"text":1}}', (422, "invalid_input"), "input.text"),
+        (b'{"agent":"echo","input":NaN}', (400, "malformed_json"), None),
+        (b'{"agent":"echo","input":1e999}', (422, "invalid_input"), "input"),
+        (b'{"agent":"echo","input":["a\\u0000b"]}', (422, "invalid_input"), "input.0"),
+        (b'{"agent":"echo","input":{"x":"\\ud800"}}', (422, "invalid_input"), "input.x"),
+        (b'{"agent":"echo","input":"\xff"}', (400, "malformed_json"), None),
+        (b'{"agent":"echo","input":[' + b"9" * 30 + b"]}", (422, "invalid_input"), "input.0"),
+        (b'{"agent":"echo","input":' + b"[" * 70 + b"]" * 70 + b"}", (422, "too_deep"), None),
+        (b'{"agent":"echo","input":' + b"[" * 90_000 + b"]" * 90_000 + b"}", (422, "too_deep"), None),
+        (b'{"agent":"echo","input":1,"delay_s":-1}', (422, "invalid_input"), "delay_s"),
+        (b'{"agent":"echo","input":1,"ttl_s":0}', (422, "invalid_input"), "ttl_s"),
+        (b'{"agent":"echo","input":1,"deadline_s":0}', (422, "invalid_input"), "deadline_s"),
+        (b'{"agent":"echo","input":1,"max_attempts":0}', (422, "invalid_input"), "max_attempts"),
+        (b'{"agent":"echo","input":1,"max_attempts":101}', (422, "invalid_input"), "max_attempts"),
+        (b'{"agent":"echo","input":1,"budget_usd":-0.1}', (422, "invalid_input"), "budget_usd"),
+        (b'{"agent":"echo","input":1,"priority_s":1e300}', (422, "invalid_input"), "priority_s"),
+        (b'{"agent":"echo","input":1,"metadata":[]}', (422, "invalid_input"), "metadata"),
+        (b'{"agent":"echo","input":1,"concurrency_policy":"queue"}', (422, "invalid_input"), "concurrency_policy"),
         (
             b'{"agent":"echo","input":1,"concurrency_key":"k","concurrency_policy":"x"}',
-            422,
-            "invalid_input",
+            (422, "invalid_input"),
             "concurrency_policy",
         ),
-        (b'{"agent":"echo","input":1,"webhook":{"url":"ftp://x"}}', 422, "invalid_input", "webhook.url"),
-        (b'{"agent":"echo","input":1,"webhook":{"url":"/relative"}}', 422, "invalid_input", "webhook.url"),
+        (b'{"agent":"echo","input":1,"webhook":{"url":"ftp://x"}}', (422, "invalid_input"), "webhook.url"),
+        (b'{"agent":"echo","input":1,"webhook":{"url":"/relative"}}', (422, "invalid_input"), "webhook.url"),
     ],
 )
 async def test_bad_bodies_are_refused_with_a_reason_and_leave_nothing(
-    admin: AsgiClient, harness: ApiHarness, body: bytes, status: int, code: str, path: str | None
+    admin: AsgiClient, harness: ApiHarness, body: bytes, refusal: tuple[int, str], path: str | None
 ) -> None:
     """P11: each bad body gets its code and names the place; nothing is stored."""
     answer = await admin.send("POST", "/v1/runs", raw=body, headers={"idempotency-key": "k"})
-    assert (answer.status, answer.code) == (status, code)
+    assert (answer.status, answer.code) == refusal
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json["detail"]
     if path is not None:
