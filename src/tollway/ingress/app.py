@@ -3,6 +3,7 @@
 `start()` and `stop()` are the caller's, or ASGI's lifespan messages do the same; both may be called twice.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -18,7 +19,7 @@ from tollway.ingress.batches import BatchBody
 from tollway.ingress.context import ApiContext, make_context
 from tollway.ingress.hot import RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head, as_problem, read_wait
 from tollway.ingress.openapi import build_openapi
-from tollway.ingress.problems import Reply, problem_reply, too_large
+from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
@@ -56,30 +57,30 @@ class Api:
 
     def __init__(self, services: ApiServices) -> None:
         self.context = make_context(services)
-        self._services = services
+        self.services = services
         self._framework = _framework(self.context)
         for kind in (Problem, DatabaseUnavailable, Exception):
             self._framework.add_exception_handler(kind, self._on_error)
 
     async def start(self) -> None:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""
-        self._services.run_news.start()
-        await self._services.sync.start()
+        self.services.run_news.start()
+        await self.services.sync.start()
         self.context.gatekeeper.start()
 
     def drain(self) -> None:
         """Take no new work and end the streams; what is under way is finished."""
         self.context.gatekeeper.drain()
-        self._services.sync.drain()
-        self._services.streams.stop()
+        self.services.sync.drain()
+        self.services.streams.stop()
 
     async def stop(self) -> None:
         """Drain and let go; a second stop is nothing."""
         self.drain()
         self.context.gatekeeper.stop()
-        await self._services.accepts.drain()
-        await self._services.sync.stop()
-        self._services.run_news.stop()
+        await self.services.accepts.drain()
+        await self.services.sync.stop()
+        self.services.run_news.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -106,10 +107,10 @@ class Api:
     async def _submit(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = _head(scope)
         try:
-            body = await _body(scope, receive, self._services.options.body_bytes_max)
+            body = await _body(scope, receive, self.services.options.body_bytes_max)
             wait_s = None if head.prefer is None else read_wait(head.prefer)
             run = self.context.hot.admit(head, body)
-            accepted = await self._services.accepts.accept(run)
+            accepted = await self.services.accepts.accept(run)
             if not accepted.replayed:
                 self.context.told(run)
             if head.streams:
@@ -122,12 +123,12 @@ class Api:
             else:
                 reply = self.context.hot.accepted(run)
         except Exception as error:
-            reply = self._refusal(error)
+            reply = self.refusal(error)
         await _send(send, reply)
 
     async def _wait(self, run: NewRun, run_id: Any, replayed: bool, wait_s: float) -> Reply:
         try:
-            row = await wait_until_final(self._services.reads, self._services.run_news, run_id, wait_s)
+            row = await wait_until_final(self.services.reads, self.services.run_news, run_id, wait_s)
         except DatabaseUnavailable:
             if replayed:
                 raise
@@ -151,7 +152,7 @@ class Api:
             headers.append((b"idempotency-replayed", b"true"))
         await send({"type": "http.response.start", "status": 202, "headers": headers})
         try:
-            async for frame in self._services.streams.follow(run_id):
+            async for frame in self.services.streams.follow(run_id):
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
         except OSError:
             return  # the client is gone; its run is not
@@ -160,9 +161,9 @@ class Api:
     async def _read(self, scope: Scope, send: Send) -> None:
         try:
             caller, run_id = self.context.hot.look_up(_head(scope), scope["path"][len(RUN_PREFIX) :])
-            reply = self.context.hot.found(caller, run_id, await self._services.reads.run(run_id))
+            reply = self.context.hot.found(caller, run_id, await self.services.reads.run(run_id))
         except Exception as error:
-            reply = self._refusal(error)
+            reply = self.refusal(error)
         await _send(send, reply)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,20 +175,24 @@ class Api:
             if _ANSWERED not in scope:  # an answer was cut short: the server must see that and close the connection
                 raise
 
+    def too_large(self) -> Problem:
+        """The refusal of a body beyond the bound."""
+        return too_large(self.services.options.body_bytes_max)
+
     async def _on_error(self, request: Request, error: Exception) -> Response:
         request.scope[_ANSWERED] = True
-        return answer_reply(self._refusal(error))
+        return answer_reply(self.refusal(error))
 
-    def _refusal(self, error: Exception) -> Reply:
+    def refusal(self, error: BaseException) -> Reply:
         """What to answer to an error. Raises Disconnected: then there is nobody to answer."""
         if isinstance(error, Disconnected):
             raise error
-        problem = as_problem(error)
+        problem = draining() if isinstance(error, asyncio.CancelledError) else as_problem(error)
         if problem is None:
             _log.error("a request failed", exc_info=error)
             detail = "The request failed on our side and was logged; nothing can be said of its effect."
             problem = Problem("internal", detail)
-        self._services.metrics.refusals.add(problem.code)
+        self.services.metrics.refusals.add(problem.code)
         return problem_reply(problem)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -32,21 +32,22 @@ async def bury(harness: ApiHarness, run: str, fingerprint: str = "f1") -> None:
         await connection.execute("delete from queue where run_id = $1", UUID(run))
         await connection.execute(
             "update run set state = 'dead', ended_at = now(), error_code = 'boom', error_message = 'no', attempt = 3,"
-            " fence = 1, steps = 3, llm_calls = 1, tool_calls = 0, input_tokens = 5, output_tokens = 6, cached_tokens = 0,"
-            " cost_nano = 1500000001 where id = $1",
+            " fence = 1, steps = 3, llm_calls = 1, tool_calls = 0, input_tokens = 5, output_tokens = 6,"
+            " cached_tokens = 0, cost_nano = 1500000001 where id = $1",
             UUID(run),
         )
         await connection.execute("insert into event values ($1, 2, 'dead', now(), 'worker', '1', null)", UUID(run))
         await connection.execute(
-            "insert into dead_letter select id, tenant, agent, lane, $2, 'boom', 'no', 1500000001, now()"
-            " from run where id = $1",
+            "insert into dead_letter select id, tenant, agent, lane, $2, 'boom', 'no', 1500000001, now() from run"
+            " where id = $1",
             UUID(run),
             fingerprint,
         )
         for n in (1, 2, 3):
             await connection.execute(
                 "insert into step (run_id, n, path, kind, name, state, attempt, fence, call_id, started_at, ended_at,"
-                " result, cost_nano, calls) values ($1, $2, 'p', 'task', 's', 'done', 1, 1, $1, now(), now(), '1', 7, 1)",
+                " result, cost_nano, calls)"
+                " values ($1, $2, 'p', 'task', 's', 'done', 1, 1, $1, now(), now(), '1', 7, 1)",
                 UUID(run),
                 n,
             )
