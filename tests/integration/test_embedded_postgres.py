@@ -107,6 +107,13 @@ async def _gone(pid: int) -> bool:
         return True
 
 
+def _exists(path: Path) -> Callable[[], Awaitable[bool]]:
+    async def exists() -> bool:
+        return path.exists()
+
+    return exists
+
+
 def _as(identity: Identity | None) -> dict[str, Any]:
     return {"user": identity.uid, "group": identity.gid, "extra_groups": []} if identity else {}
 
@@ -295,6 +302,41 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         await server.stop()
 
 
+async def test_a_restart_that_fails_is_tried_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that died and cannot start is tried again, each failure is logged, and once mended it serves."""
+    async with _served(tmp_path) as server:
+        local = tmp_path / "postgres" / "local.conf"
+        local.write_text("shared_buffers = 'plenty'\n")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+
+        async def tried_twice() -> bool:
+            return caplog.text.count("did not start") >= 2
+
+        await _eventually(tried_twice)
+        assert "plenty" in caplog.text
+        local.write_text("")
+        await _eventually(lambda: _fetchval(server.url, "select 1"))
+
+
+async def test_a_long_log_is_kept_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it serves, a log past its bound moves aside and the server goes on writing to an empty one."""
+    monkeypatch.setattr("tollway.record.server._UPKEEP_S", 0.05)
+    log = tmp_path / "postgres.log"
+    async with _served(tmp_path) as server:
+        monkeypatch.setattr("tollway.record.server._LOG_BYTES_MAX", 10)
+        await _eventually(_exists(log.with_suffix(".log.1")))
+        monkeypatch.undo()
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await _fetchval(server.url, "select 1 from nowhere")
+
+        async def told() -> bool:
+            return "nowhere" in log.read_text()
+
+        await _eventually(told)
+        assert "starting PostgreSQL" not in log.read_text()
+
+
 async def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     """A data folder of another major version is a configuration error that names both."""
     cluster = tmp_path / "postgres"
@@ -307,11 +349,7 @@ async def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
 async def test_a_cancelled_start_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
     """Cancelling in the middle of initdb ends it; the folder can be started at once."""
     task = asyncio.create_task(EmbeddedPostgres(tmp_path, _OPTIONS).start())
-
-    async def begun() -> bool:
-        return (tmp_path / "postgres.new" / "base").exists()
-
-    await _eventually(begun)
+    await _eventually(_exists(tmp_path / "postgres.new" / "base"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

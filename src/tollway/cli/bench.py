@@ -90,10 +90,12 @@ def bench(  # noqa: PLR0917  # click passes every option by its name
         click.echo(f"Error: {error}", err=True)
         sys.exit(3)
     except (LoadFailed, asyncio.CancelledError) as error:
-        click.echo(f"Error: {error or 'stopped'}", err=True)
+        click.echo(f"Error: {str(error) or 'stopped'}", err=True)
         sys.exit(1)
     report = BenchReport(
-        tollway=version("tollway"), at=datetime.now(UTC).isoformat(timespec="milliseconds"), scenarios=reports
+        tollway=version("tollway"),
+        at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        scenarios=reports,
     )
     document = msgspec.json.format(msgspec.json.encode(report.document()), indent=2)
     if save is not None:

@@ -97,7 +97,11 @@ class Broadcast:
         while True:
             try:
                 connection = await asyncpg.connect(
-                    self._url, timeout=5, command_timeout=5, statement_cache_size=10, server_settings={"application_name": "tollway news"}
+                    self._url,
+                    timeout=5,
+                    command_timeout=5,
+                    statement_cache_size=10,
+                    server_settings={"application_name": "tollway news"},
                 )
                 for channel in list(self._callbacks):
                     await connection.add_listener(_PREFIX + channel, self._heard)

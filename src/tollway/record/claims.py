@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought: runs, lines found empty as (class, tenant), the lowest vtime seen, how many lines were open."""
+    """What a claim brought: runs, lines found empty (class, tenant), the lowest vtime seen, the lines looked at."""
 
     claims: list[Claim]
     empty: list[tuple[str, str]]

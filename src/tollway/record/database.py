@@ -45,8 +45,8 @@ _SESSION = {
 class DatabaseOptions:
     """How to reach Postgres.
 
-    `pooled` says that a transaction pooler stands before it; `durable=False` makes commits that do not wait for the disk,
-    only for what a crash may forget (a claim).
+    `pooled` says that a transaction pooler stands before it; `durable=False` makes commits that do not wait for the
+    disk, only for what a crash may forget (a claim).
     """
 
     url: str

@@ -52,7 +52,7 @@ class GroupCommit(Generic[Row, Result]):
         return len(self._waiting)
 
     def put(self, row: Row) -> "asyncio.Future[Result]":
-        """Hand in a row; the future ends when it is durable. It may raise DatabaseUnavailable or the row's own fault."""
+        """Hand in a row; the future ends when it is durable, or raises DatabaseUnavailable or the row's own fault."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((row, future))
         if len(self._flights) < self._options.flights_max:

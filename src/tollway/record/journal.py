@@ -1,8 +1,8 @@
 """The journal's writes: intents, outcomes, money and events of running runs, and their ends, each under its fence.
 
-A write names the run's fence and the next event number as its writer knows them. What the database does not find so is
-left out whole, and then looked up: either an earlier copy of this very write arrived (its answer was lost), or the lease
-is lost (Fenced).
+A write names the run's fence and the next event number as its writer knows them. What the database does not find so
+is left out whole, and then looked up: either an earlier copy of this very write arrived (its answer was lost), or the
+lease is lost (Fenced).
 """
 
 from collections.abc import Sequence

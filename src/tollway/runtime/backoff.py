@@ -6,4 +6,5 @@ MOST_S = 60.0
 
 def retry_delay_s(errors: int, random: float) -> float:
     """Seconds until the attempt after `errors` earlier failures; `random` in [0, 1) spreads it over ± 50 %."""
-    return min(MOST_S, FIRST_S * 2 ** min(errors, 16)) * (0.5 + random)
+    backoff_s: float = min(MOST_S, FIRST_S * 2.0 ** min(errors, 16))
+    return backoff_s * (0.5 + random)

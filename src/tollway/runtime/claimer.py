@@ -148,11 +148,7 @@ class Claimer:
         for line in found:
             self._empty_since.setdefault(line, now)
         in_the_way = claimed.lines >= LINES_MAX and not full
-        due = [
-            line
-            for line in found
-            if in_the_way or now - self._empty_since[line] >= EMPTY_FOR_S
-        ]
+        due = [line for line in found if in_the_way or now - self._empty_since[line] >= EMPTY_FOR_S]
         if due:
             await self._claims.mark_idle(lane, sorted((line[1], line[2]) for line in due))
             for line in due:

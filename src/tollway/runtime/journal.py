@@ -1,4 +1,4 @@
-"""The journal of one running run: steps numbered when called, intents before the deed, outcomes after it.
+"""The journal of a running run: steps numbered when called, intents before the deed, outcomes after it.
 
 A run has one writer, so its event numbers are made here. At most one write of a run is on its way at a time; what
 gathers meanwhile goes with the next, and an outcome rides with the next intent or the run's end when these come at once.
@@ -200,7 +200,7 @@ class RunJournal:
         claim = self.claim
         await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, due, errors, kind, data))
 
-    def fact(self, kind: str, data: str | None, actor_kind: str, actor_id: str | None = None) -> Fact:
+    def fact(self, kind: str, data: str | None, actor_kind: str = "worker", actor_id: str | None = None) -> Fact:
         """An event of now, to be handed to `end`."""
         return Fact(kind, self.moment(), actor_kind, actor_id or self._actor_id, data)
 

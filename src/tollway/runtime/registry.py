@@ -50,7 +50,7 @@ class Registry:
         self._agents: dict[str, AgentSpec] = {}
 
     def add(self, spec: AgentSpec) -> None:
-        """Register an agent. A name is taken once, but a module may be imported again (its functions replace themselves)."""
+        """Register an agent. A name is taken once; a module imported again replaces its own."""
         known = self._agents.get(spec.name)
         if known is not None and _home(known.function) != _home(spec.function):
             raise ConfigError(
@@ -137,7 +137,7 @@ def _specify(target: AgentFunction, name: str, version: str) -> _Signature:
     except NameError as error:
         raise ConfigError("agent", name, f"has a type hint that cannot be resolved: {error}") from error
     takes_input = len(parameters) == 2
-    wanted = hints.get(parameters[1].name, Any) if takes_input else None
+    wanted: Any = hints.get(parameters[1].name, Any) if takes_input else None
     try:
         adapters = TypeAdapter(wanted), TypeAdapter(hints.get("return", Any))
         adapters[0].json_schema(mode="validation")

@@ -9,12 +9,11 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from tollway.domain.ids import IdMaker
 from tollway.domain.llm import ToolCall, Usage
 from tollway.domain.money import usd
 from tollway.runtime.adapters import parse
 from tollway.runtime.journal import RunJournal, Scope, scope_now
-from tollway.runtime.steps import LlmSteps, Recorded, StreamedStep, TaskSteps
+from tollway.runtime.steps import Ask, LlmSteps, Recorded, StreamedStep, TaskSteps
 
 Value = TypeVar("Value")
 
@@ -52,8 +51,8 @@ class RunServices:
 
     llm: LlmSteps
     tasks: TaskSteps
-    ids: IdMaker
     tokens: "TokenSink"
+    random: Callable[[], float]
 
 
 class TokenSink(Protocol):
@@ -101,9 +100,8 @@ class Run:
 
         `returns` is a type the answer must fit (`reply.parsed`), `timeout` seconds for the call. Raises LlmError.
         """
-        asked = self._services.llm.ask(
-            self._journal, prompt, tier or self._tier, returns, tools, max_tokens, temperature, cache, timeout, name
-        )
+        ask = Ask(name, tier or self._tier, prompt, returns, tools, max_tokens, temperature, cache, timeout)
+        asked = self._services.llm.ask(self._journal, ask)
         return self._reply(asked, returns)
 
     def stream(
@@ -117,9 +115,16 @@ class Run:
         name: str = "stream",
     ) -> "ReplyStream":
         """Ask a model and iterate over its text as it comes; afterwards `.reply` is the whole `Reply`."""
-        source = self._services.llm.stream(
-            self._journal, prompt, tier or self._tier, max_tokens, temperature, timeout, name
+        ask = Ask(
+            name,
+            tier or self._tier,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            cache="off",
+            timeout=timeout,
         )
+        source = self._services.llm.stream(self._journal, ask)
         return ReplyStream(source, self.id, self._services.tokens)
 
     def task(

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +20,13 @@ from tollway import failpoints
 from tollway.domain.errors import LlmError, StepUnknown
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import LlmRequest, ToolCall, Usage
-from tollway.llm.gateway import CallResult, CompletionStream, Gateway, Plan
+from tollway.llm.calls import CallResult, Plan
+from tollway.llm.gateway import Gateway
+from tollway.llm.streams import CallStream
 from tollway.record.journal import Entry, StepOutcome
 from tollway.runtime.adapters import adapter_of, schema_of
 from tollway.runtime.journal import RunJournal, Step
+from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
 
@@ -53,6 +56,21 @@ class LlmDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What an agent asks of a model, as it said it; None where it did not say."""
+
+    name: str
+    tier: str
+    prompt: str | Sequence[Mapping[str, Any]]
+    returns: Any = None
+    tools: Sequence[Mapping[str, Any]] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    cache: str = "exact"
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Call:
     """A call under way: its step's number, its id, what was planned for it."""
 
@@ -65,59 +83,36 @@ class _Call:
 class LlmSteps:
     """Steps of kind `llm`."""
 
-    def __init__(self, gateway: Gateway, ids: IdMaker, defaults: LlmDefaults) -> None:
+    def __init__(self, gateway: Gateway, ids: IdMaker, defaults: LlmDefaults, metrics: Metrics) -> None:
         self._gateway = gateway
+        self._metrics = metrics
         self._ids = ids
         self._defaults = defaults
 
-    def ask(
-        self,
-        journal: RunJournal,
-        prompt: str | Sequence[Mapping[str, Any]],
-        tier: str,
-        returns: Any,
-        tools: Sequence[Mapping[str, Any]] | None,
-        max_tokens: int | None,
-        temperature: float | None,
-        cache: str,
-        timeout: float | None,
-        name: str,
-    ) -> Coroutine[Any, Any, Recorded]:
-        """Number the step now, and return what does it."""
-        if cache not in ("off", "exact"):
-            raise ValueError(f'cache must be "off" or "exact", not {cache!r}')
-        request = LlmRequest(
-            tier,
-            _messages(prompt),
-            _positive("max_tokens", max_tokens or self._defaults.max_tokens),
-            temperature,
-            None if returns is None else schema_of(returns),
-            getattr(returns, "__name__", "answer"),
-            None if tools is None else [dict(tool) for tool in tools],
-        )
-        timeout_s = float(_positive("timeout", timeout or self._defaults.timeout_s))
-        return self._ask(journal, journal.call("llm", name), request, returns, timeout_s)
+    def ask(self, journal: RunJournal, ask: Ask) -> Coroutine[Any, Any, Recorded]:
+        """Number the step now, and return what does it. Raises ValueError for what makes no sense."""
+        if ask.cache not in ("off", "exact"):
+            raise ValueError(f'cache must be "off" or "exact", not {ask.cache!r}')
+        return self._ask(journal, journal.call("llm", ask.name), self._request(ask), ask.returns, self._timeout_s(ask))
 
-    def stream(
-        self,
-        journal: RunJournal,
-        prompt: str | Sequence[Mapping[str, Any]],
-        tier: str,
-        max_tokens: int | None,
-        temperature: float | None,
-        timeout: float | None,
-        name: str,
-    ) -> "StreamedStep":
+    def stream(self, journal: RunJournal, ask: Ask) -> "StreamedStep":
         """Number the step now, and return the iterator that does it."""
-        request = LlmRequest(
-            tier,
-            _messages(prompt),
-            _positive("max_tokens", max_tokens or self._defaults.max_tokens),
-            temperature,
-            stream=True,
+        request = replace(self._request(ask), stream=True)
+        return StreamedStep(self, journal, journal.call("llm", ask.name), request, self._timeout_s(ask))
+
+    def _request(self, ask: Ask) -> LlmRequest:
+        return LlmRequest(
+            ask.tier,
+            _messages(ask.prompt),
+            int(_positive("max_tokens", ask.max_tokens or self._defaults.max_tokens)),
+            ask.temperature,
+            None if ask.returns is None else schema_of(ask.returns),
+            getattr(ask.returns, "__name__", "answer"),
+            None if ask.tools is None else [dict(tool) for tool in ask.tools],
         )
-        timeout_s = float(_positive("timeout", timeout or self._defaults.timeout_s))
-        return StreamedStep(self, journal, journal.call("llm", name), request, timeout_s)
+
+    def _timeout_s(self, ask: Ask) -> float:
+        return _positive("timeout", ask.timeout or self._defaults.timeout_s)
 
     async def _ask(
         self, journal: RunJournal, step: Step, request: LlmRequest, returns: Any, timeout_s: float
@@ -160,14 +155,14 @@ class LlmSteps:
         try:
             yield
         except LlmError as error:
-            self._failed(journal, call, f"{error.code}: {error}", getattr(error, "billed", False))
+            self._failed(journal, call, f"{error.code}: {error}", error)
             raise
         except asyncio.CancelledError:
             if not journal.hands_off:
-                self._failed(journal, call, "cancelled", billed=True)
+                self._failed(journal, call, "cancelled", None)
             raise
 
-    def open_stream(self, call: _Call) -> CompletionStream:
+    def open_stream(self, call: _Call) -> CallStream:
         """Open the call's stream."""
         return self._gateway.stream(call.plan, str(call.id), call.timeout_s)
 
@@ -200,45 +195,43 @@ class LlmSteps:
         at = journal.moment()
         usage = result.completion.usage
         journal.reserved_nano -= call.plan.reserve_nano
+        version = call.plan.price.version
+        self._count(state, result)
         journal.settle(
             StepOutcome(call.n, state, at, answer, error, result.route, 1, usage, result.cost_nano),
-            [
-                Entry(
-                    call.id,
-                    "settle",
-                    call.n,
-                    result.route,
-                    result.completion.model,
-                    call.plan.price_version,
-                    result.cost_nano,
-                    usage,
-                    at,
-                )
-            ],
+            [Entry(call.id, "settle", call.n, result.route, result.model, version, result.cost_nano, usage, at)],
         )
 
-    def _failed(self, journal: RunJournal, call: _Call, error: str, billed: bool) -> None:
-        """A call that failed: the vendor may have charged it (`unknown`, at its worst case) or surely did not."""
+    def _count(self, state: str, result: CallResult) -> None:
+        metrics, usage, route = self._metrics, result.completion.usage, result.route
+        metrics.steps.add("llm", state)
+        metrics.llm_calls.add(route, "ok" if state == "done" else "invalid_answer")
+        metrics.llm_tokens.add(route, "input", by=usage.input_tokens)
+        metrics.llm_tokens.add(route, "output", by=usage.output_tokens)
+        metrics.llm_cost_nano.add(route, by=result.cost_nano)
+        metrics.llm_seconds.observe(result.latency_s, route)
+
+    def _failed(self, journal: RunJournal, call: _Call, message: str, error: LlmError | None) -> None:
+        """A call that failed. Its charge is known, or may be anything up to its worst case, or surely none.
+
+        `error` None is a call cut off by us: the vendor may finish and charge it.
+        """
         plan = call.plan
         journal.reserved_nano -= plan.reserve_nano
         if journal.fenced is not None:
             return
+        usage = (error.usage if error is not None else None) or _NOTHING
+        kind, nano, cost_nano = "unknown", plan.reserve_nano, 0
+        if error is not None and error.cost_nano is not None:
+            kind, nano, cost_nano = "settle", error.cost_nano, error.cost_nano
+        elif error is not None and not error.billed:
+            kind, nano = "release", 0
         at = journal.moment()
+        self._metrics.llm_calls.add(plan.route, error.code if error is not None else "cancelled")
+        self._metrics.steps.add("llm", "failed")
         journal.settle(
-            StepOutcome(call.n, "failed", at, None, error[:2000], plan.route, 1, _NOTHING, 0),
-            [
-                Entry(
-                    call.id,
-                    "unknown" if billed else "release",
-                    call.n,
-                    plan.route,
-                    plan.model,
-                    plan.price_version,
-                    plan.reserve_nano if billed else 0,
-                    _NOTHING,
-                    at,
-                )
-            ],
+            StepOutcome(call.n, "failed", at, None, message[:2000], plan.route, 1, usage, cost_nano),
+            [Entry(call.id, kind, call.n, plan.route, plan.model, plan.price.version, nano, usage, at)],
         )
 
 
@@ -252,7 +245,7 @@ class StreamedStep:
         self._request = request
         self._timeout_s = timeout_s
         self._call: _Call | None = None
-        self._stream: CompletionStream | None = None
+        self._stream: CallStream | None = None
         self._recorded: Recorded | None = None
 
     @property
@@ -308,8 +301,9 @@ class StreamedStep:
 class TaskSteps:
     """Steps of kind `task`: any function, journaled."""
 
-    def __init__(self, ids: IdMaker) -> None:
+    def __init__(self, ids: IdMaker, metrics: Metrics) -> None:
         self._ids = ids
+        self._metrics = metrics
 
     def do(
         self, journal: RunJournal, name: str, fn: Callable[..., Any], args: Sequence[Any], on_unknown: str
@@ -345,8 +339,8 @@ class TaskSteps:
         self._settle(journal, n, "done", result, None)
         return msgspec.json.decode(result)
 
-    @staticmethod
-    def _settle(journal: RunJournal, n: int, state: str, result: bytes | None, error: str | None) -> None:
+    def _settle(self, journal: RunJournal, n: int, state: str, result: bytes | None, error: str | None) -> None:
+        self._metrics.steps.add("task", state)
         if journal.fenced is None:
             journal.settle(StepOutcome(n, state, journal.moment(), result, error, None, 0, _NOTHING, 0), ())
 
@@ -357,7 +351,7 @@ def _messages(prompt: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [dict(message) for message in prompt]
 
 
-def _positive(name: str, value: float) -> Any:
+def _positive(name: str, value: float) -> float:
     if not value > 0:
         raise ValueError(f"{name} must be above 0, not {value!r}")
     return value

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_FIRST_S = 0.1
 _PAUSE_MAX_S = 1.5
-_HEALTHY_S = 10.0  # a child that lived so long begins again with no pause
+_HEALTHY_S = 5.0  # a child that lived so long begins again with no pause
 _EXIT_CONFIGURATION = 2
 
 

@@ -1,7 +1,7 @@
 """A worker: claims runs, executes each in a slot, writes how it ended. It holds no state that matters past a step.
 
-    news / poll ─▶ claimer ─▶ take ─▶ Execution (a task each) ─▶ ending ─▶ slot freed
-                                 ▲ cancel news, fence lost, SIGTERM
+news / poll ─▶ claimer ─▶ take ─▶ Execution (a task each) ─▶ ending ─▶ slot freed
+                             ▲ cancel news, fence lost, SIGTERM
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tollway.runtime.journal import JournalWriter, RunJournal
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
 from tollway.telemetry.logs import get_logger
-from tollway.telemetry.metrics import metrics
+from tollway.telemetry.metrics import Metrics
 
 log = get_logger("worker")
 
@@ -49,6 +49,7 @@ class WorkerServices:
     broadcast: Broadcast
     clock: Clock
     runs: RunServices
+    metrics: Metrics
 
 
 class Worker:
@@ -56,6 +57,7 @@ class Worker:
 
     def __init__(self, worker_id: int, registry: Registry, options: ClaimerOptions, services: WorkerServices) -> None:
         self.id = worker_id
+        self.abandoned = False
         self.waits_s: dict[str, float] = {}
         self._registry = registry
         self._services = services
@@ -120,6 +122,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Another process was given this worker's runs: stop them all, and write nothing."""
+        self.abandoned = True
         self._claimer.stop()
         for execution in list(self._running.values()):
             execution.stop(Abandoned())
@@ -189,7 +192,7 @@ class Worker:
 
     def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
         self._services.broadcast.publish("run", str(claim.run_id))
-        metrics.runs_ended.add(type(outcome).__name__.lower())
+        self._services.metrics.runs_ended.add(claim.lane, type(outcome).__name__.lower())
         cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
         key = (claim.lane, claim.agent, claim.tenant)
         self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano

@@ -87,6 +87,10 @@ class Call:
             body = self._wire.error("bad_request", error.message, error.field)
             self._connection.respond(400, _JSON_TYPE + self._wire.headers(self._n), body)
             return
+        except Exception:
+            self._entry.status = 500
+            self._record()
+            raise
         if plan.delay_s > 0:
             self._timer = self._connection.loop.call_later(plan.delay_s, self._answer)
         else:
@@ -168,7 +172,7 @@ class Call:
         connection, plan, all_pieces = self._connection, self._plan, self._pieces
         assert all_pieces is not None
         assert plan.answer is not None
-        s_per_piece = plan.s_per_token * plan.answer.output_tokens / len(all_pieces)
+        s_per_piece = plan.profile.s_per_token * plan.answer.output_tokens / len(all_pieces)
         due = self._stop_at
         if s_per_piece:
             due = min(due, 1 + int((time.monotonic() - self._since) / s_per_piece))

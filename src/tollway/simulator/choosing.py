@@ -40,12 +40,12 @@ class Chooser:
         for name in filter(None, dict.fromkeys(self._lower)):
             self._by_first[next(iter(_WORD.findall(name)), "")].append(name)
         self._index: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self._whole = [0.0] * len(values)
         for at, words in enumerate(stems):
-            for word in sorted(words):
-                weight = math.log(1 + len(values) / frequency[word])
-                self._index[word].append((at, weight))
-                self._whole[at] += weight
+            weights = {word: math.log(1 + len(values) / frequency[word]) for word in sorted(words)}
+            # Matched weight squared over whole weight is what ranks; its root is a plain sum.
+            norm = math.sqrt(sum(weights.values()))
+            for word, weight in weights.items():
+                self._index[word].append((at, weight / norm))
 
     def choose(self, text: str, fingerprint: int) -> Any:
         """The value `text` speaks of. A text that lists several of them literally is judged by its other words."""
@@ -67,10 +67,7 @@ class Chooser:
         for word in dict.fromkeys(map(stem, found)):
             for at, weight in index.get(word, ()):
                 scores[at] = scores.get(at, 0.0) + weight
-        if not scores:
-            return None
-        whole = self._whole
-        return max(scores, key=lambda at: (scores[at] * scores[at] / whole[at], -at))
+        return max(scores, key=scores.__getitem__) if scores else None
 
 
 def _mentions(lower: str, name: str) -> bool:

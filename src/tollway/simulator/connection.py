@@ -84,9 +84,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable = False
+        self._regulate()
 
     def resume_writing(self) -> None:
         self.writable = True
+        self._regulate()
         if self._call is not None:
             self._call.go_on()
 
@@ -154,9 +156,7 @@ class Connection(asyncio.Protocol):
             self._answer(request)
             return
         self._waiting.append(request)
-        if self._reading and len(self._waiting) >= PIPELINED_MAX:
-            self._reading = False
-            self.transport.pause_reading()
+        self._regulate()
 
     # What the answers call.
 
@@ -192,9 +192,18 @@ class Connection(asyncio.Protocol):
         while self._waiting and self._answering is None:
             self._answer(self._waiting.popleft())
         self._draining = False
-        if not self._reading and not self._closing:
-            self._reading = True
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on only while answers flow and few requests wait: a client that does not read fills no memory."""
+        wanted = self.writable and len(self._waiting) < PIPELINED_MAX
+        if wanted == self._reading or self._closing:
+            return
+        self._reading = wanted
+        if wanted:
             self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
 
     def close(self) -> None:
         """Close after what is written; a call under way is abandoned, requests still waiting are dropped."""

@@ -28,7 +28,7 @@ _CHARS_PER_TOKEN = 4
 class Plan:
     """The fate of a call: an answer after `delay_s`, or an error with its `status` and `message`.
 
-    `s_per_token` paces a stream. `gauges` are the limits of requests and tokens after the call was counted.
+    `gauges` are the limits of requests and tokens after the call was counted.
     """
 
     status: int
@@ -37,7 +37,6 @@ class Plan:
     answer: Answer | None = None
     fault: Fault | None = None
     delay_s: float = 0.0
-    s_per_token: float = 0.0
     message: str = ""
     retry_after_s: float = math.inf
     gauges: tuple[Gauge | None, Gauge | None] | None = None
@@ -93,7 +92,9 @@ class Desk:
         if fault is Fault.STATUS_429:
             message = "Too many requests, by the rate of the fault status_429"
             gauges = limits.gauges(now) if limits else None
-            return Plan(429, profile, tokens, None, fault, 0, 0, message, _INJECTED_RETRY_AFTER_S, gauges)
+            return Plan(
+                429, profile, tokens, fault=fault, message=message, retry_after_s=_INJECTED_RETRY_AFTER_S, gauges=gauges
+            )
         wanted = max(1, round(profile.output_tokens.draw(self._rng)))
         made = wanted if ask.max_tokens is None else min(wanted, ask.max_tokens)
         gauges = None
@@ -102,18 +103,19 @@ class Desk:
             gauges = limits.gauges(now)
             if refusal is not None:
                 message = _refusal_text(ask.model, refusal.what, refusal.retry_after_s)
-                return Plan(429, profile, tokens, None, None, 0, 0, message, refusal.retry_after_s, gauges)
+                wait_s = refusal.retry_after_s
+                return Plan(429, profile, tokens, message=message, retry_after_s=wait_s, gauges=gauges)
         delay = profile.latency.draw(self._rng)
         if fault is Fault.STATUS_500:
             message = "The server failed, by the rate of the fault status_500"
-            return Plan(500, profile, tokens, None, fault, delay, 0, message, math.inf, gauges)
+            return Plan(500, profile, tokens, fault=fault, delay_s=delay, message=message, gauges=gauges)
         if fault is Fault.SLOW:
             delay += profile.slow_s
         if not ask.stream:
             delay += made * profile.s_per_token
         finish = "length" if made < wanted and ask.schema is None else ask.finish
         answer = Answer(n, self._text(ask, made), tokens, made, finish)
-        return Plan(200, profile, tokens, answer, fault, delay, profile.s_per_token, gauges=gauges)
+        return Plan(200, profile, tokens, answer, fault, delay, gauges=gauges)
 
     def _text(self, ask: Ask, made: int) -> str:
         mark = fingerprint(ask.texts, self.settings.seed)

@@ -180,7 +180,7 @@ class _Fit:
 
     def _number(self, schema: dict[str, Any], *, whole: bool) -> int | float:
         step = schema.get("multipleOf") or (1 if whole else None)
-        low, high = _bounds(schema)
+        low, high = _bounds(schema, whole=whole)
         share = (self._next() % 9973) / 9973
         if step is None:
             value = low + (high - low) * (0.1 + 0.8 * share)
@@ -248,10 +248,16 @@ class _Fit:
         return self._chance >> 8
 
 
-def _bounds(schema: dict[str, Any]) -> tuple[float, float]:
-    low = max((schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema), default=None)
-    high = min((schema[key] for key in ("maximum", "exclusiveMaximum") if key in schema), default=None)
+def _bounds(schema: dict[str, Any], *, whole: bool) -> tuple[float, float]:
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if above is not None:
+        low = above if low is None else max(low, above)
+    if below is not None:
+        high = below if high is None else min(high, below)
     step = schema.get("multipleOf") or 1
+    if low is None and high is None and not whole:
+        return 0, 100 * step if "multipleOf" in schema else 1  # most numbers asked of models are shares
     if low is None:
         low = 0 if high is None or high > 0 else high - 100 * step
     if high is None:

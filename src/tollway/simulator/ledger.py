@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -111,12 +110,16 @@ class Ledger:
         stop = len(self) if limit is None else min(len(self), start + limit)
         names = list(self._models)
         id_from = self._id_ends[start - 1] if start else 0
-        columns = (islice(column, start, stop) for column in (self._id_ends, *self._numbers))
+        columns = (column[start:stop] for column in (self._id_ends, *self._numbers))
+        second, date_and_time = -1, ""
         for n, (id_to, at, took, tokens_in, tokens_out, cost, status, fault, model) in enumerate(
             zip(*columns, strict=True), start + 1
         ):
             call_id = self._ids[id_from:id_to].decode("latin-1") or None
             id_from = id_to
+            if int(at) != second:
+                second = int(at)
+                date_and_time = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             yield Row(
                 n=n,
                 call_id=call_id,
@@ -126,7 +129,7 @@ class Ledger:
                 cost_nano=cost,
                 status=status,
                 fault=_FAULTS[fault],
-                at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                at=f"{date_and_time}.{int((at - second) * 1000):03}Z",
                 took_ms=round(took * 1000, 3),
             )
 

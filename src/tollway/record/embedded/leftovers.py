@@ -114,8 +114,9 @@ async def end_processes_in(folder: Path, gently: int | None = None) -> None:
             os.kill(gently, signal.SIGINT)
         await _until_gone(folder, _FAST_S)
         found = _processes_in(folder)
+    if found:
+        _log.warning("ending %d orphaned PostgreSQL processes on %s", len(found), folder)
     for pid in found:
-        _log.warning("ending the orphaned PostgreSQL process %d on %s", pid, folder)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     await _until_gone(folder, _GONE_S)

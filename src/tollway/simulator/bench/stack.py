@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from tollway.domain.errors import TollwayError
+from tollway.processes import Child, spawn
 from tollway.simulator.accounting import snapshot
 from tollway.simulator.load.wire import BadAnswer, read_answer
 
@@ -99,8 +100,8 @@ class Stack:
     port: int
     provider_port: int
     api_key: str
-    up: asyncio.subprocess.Process
-    provider: asyncio.subprocess.Process
+    up: Child
+    provider: Child
 
     @property
     def data_dir(self) -> Path:
@@ -123,7 +124,7 @@ class Stack:
 async def running(options: StackOptions) -> AsyncIterator[Stack]:
     """A fresh stack, ready for load; gone afterwards, its folder too. Raises StackFailed when it does not come up."""
     folder = _fresh_folder(options.scratch)
-    processes: list[asyncio.subprocess.Process] = []
+    processes: list[Child] = []
     try:
         yield await _start(options, folder, processes)
     finally:
@@ -144,7 +145,7 @@ def _fresh_folder(scratch: Path) -> Path:
     return folder
 
 
-async def _start(options: StackOptions, folder: Path, processes: list[asyncio.subprocess.Process]) -> Stack:
+async def _start(options: StackOptions, folder: Path, processes: list[Child]) -> Stack:
     port, provider_port = _free_ports(2)
     key = f"tw_{secrets.token_hex(24)}"
     (folder / "bench_agents.py").write_text(_AGENTS, encoding="utf-8")
@@ -156,7 +157,7 @@ async def _start(options: StackOptions, folder: Path, processes: list[asyncio.su
     up_words = ["up", "--config", str(folder / "tollway.toml"), "--agents", "bench_agents", "--port", str(port)]
     up_words += ["--data-dir", str(folder / "data"), "--workers", str(options.workers)]
     for words in (provider_words, up_words):
-        processes.append(await _spawn([*options.tollway, *words], folder, environment))
+        processes.append(_spawn([*options.tollway, *words], folder, environment))
     provider, up = processes
     stack = Stack(folder, port, provider_port, key, up, provider)
     await _until_ready(stack, provider_port, "/sim/ledger?limit=1")
@@ -164,18 +165,10 @@ async def _start(options: StackOptions, folder: Path, processes: list[asyncio.su
     return stack
 
 
-async def _spawn(command: list[str], folder: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+def _spawn(command: list[str], folder: Path, environment: dict[str, str]) -> Child:
     with (folder / "log.txt").open("ab") as log:
         try:
-            return await asyncio.create_subprocess_exec(
-                *command,
-                cwd=folder,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            return spawn(command, death_signal=signal.SIGTERM, env=environment, cwd=folder, output=log)
         except OSError as error:
             raise StackFailed(f"cannot start {command[0]}: {error}") from error
 
@@ -213,14 +206,11 @@ async def _ask(port: int, path: str) -> bytes:
     return answer.body
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), _STOP_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it left behind, itself included
-    await process.wait()
+async def _stop(process: Child) -> None:
+    process.send(signal.SIGTERM)
+    if await process.wait_at_most(_STOP_S) is None:
+        process.kill()
+        await process.wait()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,0 +1,149 @@
+"""What a worker process is made of."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from tollway.config import Settings
+from tollway.domain.clock import AnchoredClock
+from tollway.domain.errors import ConfigError, DatabaseUnavailable
+from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.record.agents import AgentRecord, publish_agents
+from tollway.record.claims import Claims
+from tollway.record.database import Database
+from tollway.record.journal import JournalRecord
+from tollway.record.processes import leave_process, register_process
+from tollway.runtime.claimer import ClaimerOptions
+from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
+from tollway.runtime.registry import Registry, registry
+from tollway.runtime.run import RunServices
+from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
+from tollway.runtime.tokens import WatchedTokens
+from tollway.runtime.worker import Worker, WorkerServices, process_facts
+from tollway.spend.prices import Prices
+from tollway.wiring.base import Base, base, stop_event
+
+EXIT_REPLACED = 75
+
+
+def load_agents(modules: Sequence[str]) -> Registry:
+    """Import agent modules from the working directory, then PYTHONPATH. Raises ConfigError."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ConfigError:
+            raise
+        except ModuleNotFoundError as error:
+            remedy = f"no module {error.name!r} in {os.getcwd()} or on PYTHONPATH; check the name, or start elsewhere"
+            raise ConfigError("--agents", name, remedy) from error
+        except Exception as error:
+            raise ConfigError("--agents", name, f"cannot be imported: {type(error).__name__}: {error}") from error
+    return registry
+
+
+async def run_worker(settings: Settings, modules: Sequence[str]) -> int:
+    """One worker until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
+    stop = stop_event()
+    agents = load_agents(modules)
+    async with base(settings, "worker") as parts, _gateway(settings, parts.clock) as gateway:
+        await _publish(parts, agents)
+        ttl_s = settings.worker.lease_ttl_s
+        worker_id = await register_process(parts.database, "worker", ttl_s, {"claiming": False})
+        lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
+        await lazy.start()
+        worker = _make_worker(parts, agents, gateway, worker_id, lazy)
+        names = [spec.name for spec in agents.all()]
+        heartbeat = Heartbeat(
+            replace(parts.database.options, connections_max=1),
+            worker_id,
+            HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
+            lambda: process_facts(worker, names, settings.worker.slots),
+            lambda: _replaced(worker, stop),
+        )
+        heartbeat.start()
+        await worker.start()
+        heartbeat.soon()
+        try:
+            await stop.wait()
+            heartbeat.stopping = True
+            heartbeat.soon()
+            await worker.stop(settings.worker.grace_s)
+        finally:
+            heartbeat.stop()
+            with contextlib.suppress(DatabaseUnavailable):
+                await leave_process(parts.database, worker_id)
+            await lazy.stop()
+        return EXIT_REPLACED if worker.abandoned else 0
+
+
+def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
+    """The LLM path. Raises ConfigError for a route that could never be called."""
+    return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
+
+
+def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, lazy: Database) -> Worker:
+    settings = parts.settings
+    runs = RunServices(
+        LlmSteps(
+            gateway, parts.ids, LlmDefaults(settings.llm.max_tokens_default, settings.llm.timeout_s), parts.metrics
+        ),
+        TaskSteps(parts.ids, parts.metrics),
+        WatchedTokens(parts.broadcast),
+        random.random,
+    )
+    services = WorkerServices(
+        parts.database,
+        Claims(parts.database, lazy, worker_id),
+        JournalRecord(parts.database, worker_id),
+        parts.broadcast,
+        parts.clock,
+        runs,
+        parts.metrics,
+    )
+    shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
+    names = tuple(spec.name for spec in agents.all())
+    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
+    return Worker(worker_id, agents, options, services)
+
+
+def _replaced(worker: Worker, stop: asyncio.Event) -> None:
+    worker.abandon()
+    stop.set()
+
+
+@asynccontextmanager
+async def _gateway(settings: Settings, clock: AnchoredClock) -> AsyncIterator[Gateway]:
+    gateway = make_gateway(settings, clock)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def _publish(parts: Base, agents: Registry) -> None:
+    records = [
+        AgentRecord(
+            spec.name,
+            spec.version,
+            spec.lane,
+            spec.tier,
+            spec.input_schema(),
+            spec.output_schema(),
+            spec.timeout_s,
+            spec.max_attempts,
+            spec.requires,
+            spec.priority_s,
+        )
+        for spec in agents.all()
+    ]
+    if records and await publish_agents(parts.database, records):
+        parts.broadcast.publish("settings", "agents")
