@@ -21,12 +21,27 @@ _POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where to listen (`port` 0: any free one), and for how long requests under way may take at the end, seconds."""
+    """For how long requests under way may take at the end and idle connections stay open, seconds."""
 
-    host: str = "127.0.0.1"
-    port: int = 8700
-    grace_s: int = 30
+    grace_s: int = 10
     keep_alive_s: int = 75
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind, before anything else starts; port 0 is any free one. Raises ConfigError when it cannot be had."""
+    listener: socket.socket | None = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        remedy = f"cannot listen on {host}: {error.strerror}; choose another with --port or server.port"
+        raise ConfigError("server.port", port, remedy) from error
+    listener.setblocking(False)
+    return listener
 
 
 class _QuietServer(uvicorn.Server):
@@ -41,29 +56,24 @@ class _QuietServer(uvicorn.Server):
 class ApiServer:
     """Serves an Api until stopped."""
 
-    def __init__(self, api: Api, options: ServerOptions) -> None:
+    def __init__(self, api: Api, listener: socket.socket, options: ServerOptions | None = None) -> None:
         self._api = api
-        self._options = options
+        self._listener = listener
+        self._options = options or ServerOptions()
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
-        self._socket: socket.socket | None = None
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 before `start`."""
-        return self._socket.getsockname()[1] if self._socket is not None else 0
+        """The port it listens on."""
+        port: int = self._listener.getsockname()[1]
+        return port
 
     async def start(self) -> None:
-        """Read the settings, then listen. Raises ConfigError for an address that cannot be had, DatabaseUnavailable."""
+        """Read the settings, then accept connections. Raises DatabaseUnavailable."""
         if self._task is not None:
             return
-        self._socket = self._bind()
-        try:
-            await self._api.start()
-        except BaseException:
-            self._socket.close()
-            self._socket = None
-            raise
+        await self._api.start()
         config = uvicorn.Config(
             self._api,
             http=HotProtocol,
@@ -81,11 +91,22 @@ class ApiServer:
             timeout_graceful_shutdown=self._options.grace_s,
         )
         self._server = _QuietServer(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started and not self._task.done():  # noqa: ASYNC110  uvicorn has a flag, no event
             await asyncio.sleep(_POLL_S)
         if self._task.done():
             await self._task
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Serve until the event is set, then stop. Raises what ended the server before its time."""
+        await self.start()
+        assert self._task is not None, "start made it"
+        waiting = asyncio.create_task(until.wait())
+        await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        ended = self._task
+        await self.stop()
+        await ended
 
     async def stop(self) -> None:
         """Drain and stop; a second stop is nothing."""
@@ -96,23 +117,4 @@ class ApiServer:
         self._server.should_exit = True
         await asyncio.gather(task, return_exceptions=True)
         await self._api.stop()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _bind(self) -> socket.socket:
-        host, port = self._options.host, self._options.port
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            bound = socket.socket(family, socket.SOCK_STREAM)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                bound.bind((host, port))
-            except OSError:
-                bound.close()
-                raise
-        except OSError as error:
-            remedy = f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port or server.port"
-            raise ConfigError("server.port", port, remedy) from error
-        bound.setblocking(False)
-        return bound
+        self._listener.close()

@@ -31,7 +31,8 @@ class EventStreamMaker(Protocol):
 class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
-    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the unit in which lines are charged.
+    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the
+    unit in which lines are charged.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES

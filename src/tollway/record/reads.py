@@ -80,7 +80,7 @@ class RunReads:
         return [found.get(one) for one in ids]
 
     async def _by_id(self, ids: Sequence[UUID]) -> dict[UUID, RunRow]:
-        rows: Sequence[RunRow] = await self._database.rows("read_runs", ids, min(ids), max(ids))
+        rows: list[Any] = await self._database.rows("read_runs", ids, min(ids), max(ids))
         return {row[0]: row for row in rows}
 
     async def _read_events(self, wanted: Sequence[tuple[UUID, int]]) -> Sequence[list[StoredEvent]]:

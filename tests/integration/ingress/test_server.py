@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.ingress.harness import ADMIN_KEY, ApiHarness
 from tollway.domain.errors import ConfigError
-from tollway.ingress.server import ApiServer, ServerOptions
+from tollway.ingress.server import ApiServer, ServerOptions, listen
 
 BODY = json.dumps({"agent": "echo", "input": {"n": 1}}).encode()
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -19,7 +19,7 @@ Connect = Callable[[ApiServer], Awaitable[Connection]]
 @pytest.fixture
 async def server(harness: ApiHarness) -> AsyncIterator[ApiServer]:
     """A listening server."""
-    server = ApiServer(harness.api, ServerOptions(port=0, grace_s=5))
+    server = ApiServer(harness.api, listen("127.0.0.1", 0), ServerOptions(grace_s=5))
     await server.start()
     yield server
     await server.stop()
@@ -144,13 +144,13 @@ async def test_a_client_that_leaves_early_harms_nobody(server: ApiServer, connec
 
 async def test_stopping_finishes_what_is_under_way(harness: ApiHarness, connect: Connect) -> None:
     """A stop with idle connections open returns; a taken port is a configuration error that names it."""
-    server = ApiServer(harness.api, ServerOptions(port=0, grace_s=5))
+    server = ApiServer(harness.api, listen("127.0.0.1", 0), ServerOptions(grace_s=5))
     await server.start()
     reader, writer = await connect(server)
     writer.write(request("POST", "/v1/runs", BODY))
     assert (await answer(reader))[0] == 202
     with pytest.raises(ConfigError) as refused:
-        await ApiServer(harness.api, ServerOptions(port=server.port)).start()
+        listen("127.0.0.1", server.port)
     assert refused.value.key == "server.port"
     await asyncio.wait_for(server.stop(), 10)
     assert await reader.read() == b""

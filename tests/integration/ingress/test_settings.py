@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from tests.asgi_client import AsgiClient
-from tests.integration.ingress.harness import ADMIN_KEY, ApiHarness, LocalNews
+from tests.integration.ingress.harness import ADMIN_KEY, ApiHarness, LocalNews, make_agent
 from tollway.domain.errors import ConfigError
 from tollway.ingress.services import ApiOptions
+from tollway.record.agents import publish_agents
 from tollway.record.database import Database
 from tollway.record.keys import ensure_admin_key
 from tollway.record.processes import register_process
@@ -93,20 +94,27 @@ async def test_the_first_admin_key_must_be_strong(database: Database) -> None:
 
 
 async def test_readyz_names_what_is_missing(harness: ApiHarness, database: Database) -> None:
-    """503 until every named agent is published and every configured worker claims."""
-    options = ApiOptions(agents_expected=("echo", "later"), workers_expected=1)
-    other = ApiHarness(database, LocalNews(), options)
+    """503 until every configured worker claims and every agent its workers serve is published."""
+    other = ApiHarness(database, LocalNews(), ApiOptions(workers_expected=1, supervisor="s1"))
     await other.api.start()
     try:
         client = AsgiClient(other.api)
+        await register_process(database, "worker", 60, {"claiming": True, "supervisor": "another"})
         answer = await client.get("/readyz")
         assert answer.status == 503
-        assert answer.json["missing"] == ["0 of 1 worker processes are claiming", "agent later is not published yet"]
-        await register_process(database, "worker", 60, {"claiming": True})
+        assert answer.json["missing"] == ["0 of 1 worker processes are claiming"]
+        facts = {"claiming": True, "supervisor": "s1", "agents": ["echo", "later"]}
+        await register_process(database, "worker", 60, facts)
         async with asyncio.timeout(10):
             while (await client.get("/readyz")).json["workers"] == 0:
                 await asyncio.sleep(0.05)
-        assert (await AsgiClient(harness.api).get("/readyz")).status == 200
+        assert (await client.get("/readyz")).json["missing"] == ["agent later is not published yet"]
+        assert (await AsgiClient(harness.api).get("/readyz")).status == 503
+        await publish_agents(database, [make_agent("later", {})])
+        await other.sync.changed(None)
+        async with asyncio.timeout(10):
+            while (await client.get("/readyz")).status != 200:
+                await asyncio.sleep(0.05)
     finally:
         await other.api.stop()
 
