@@ -94,9 +94,7 @@ async def test_four_claimers_share_without_overlap(database: Database, admin: as
     """Four workers empty 2,000 runs of 40 tenants: each run is claimed once, none is left, charges match costs."""
     await admin.execute("insert into tenant (id, weight) select 't' || n, 1 + n % 4 from generate_series(0, 39) n")
     rng = random.Random(7)
-    await accept_all(
-        database, [new_run(tenant=f"t{n % 40}", est_nano=rng.randrange(1, 9000)) for n in range(2000)]
-    )
+    await accept_all(database, [new_run(tenant=f"t{n % 40}", est_nano=rng.randrange(1, 9000)) for n in range(2000)])
     taken: list[object] = []
 
     async def worker() -> None:
@@ -109,7 +107,9 @@ async def test_four_claimers_share_without_overlap(database: Database, admin: as
 
     await asyncio.gather(*(worker() for _ in range(4)))
     assert len(taken) == len(set(taken)) == 2000
-    assert await admin.fetchval("select count(*) from queue where state = 1 and fence > 0 and worker is not null") == 2000
+    assert (
+        await admin.fetchval("select count(*) from queue where state = 1 and fence > 0 and worker is not null") == 2000
+    )
     wrong = await admin.fetch(
         "select f.tenant from flow f join tenant t on t.id = f.tenant "
         "join (select tenant, sum(est_nano) as cost from queue group by tenant) c on c.tenant = f.tenant "

@@ -128,7 +128,8 @@ class Keeper:
             except Exception as error:
                 log.failure("keeper.broken", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(SLEEP_MIN_S, rest_s))
+                async with asyncio.timeout(max(SLEEP_MIN_S, rest_s)):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def _pass_time(self) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from tollway.config import SIM_PORT, Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.ingress.server import listen
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.keys import ensure_admin_key
 from tollway.record.migrate import migrate
@@ -25,7 +26,6 @@ from tollway.record.processes import retire_processes
 from tollway.record.server import EmbeddedPostgres
 from tollway.runtime.supervisor import ChildSpec, Supervisor
 from tollway.telemetry.logs import get_logger
-from tollway.wiring.api import listen
 from tollway.wiring.base import stop_event
 
 log = get_logger("up")
