@@ -20,6 +20,7 @@ COMMANDS = {
     "api": _Entry(_RUN, "tollway.cli.api:api", "One API process."),
     "worker": _Entry(_RUN, "tollway.cli.worker:worker", "One worker process."),
     "keeper": _Entry(_RUN, "tollway.cli.keeper:keeper", "The process that reaps, times and tidies."),
+    "isolate": _Entry(_RUN, "tollway.cli.isolate:isolate", ""),
     "migrate": _Entry(_RUN, "tollway.cli.migrate:migrate", "Bring the database to this version's schema."),
     "submit": _Entry(_USE, "tollway.cli.submit:submit", "Submit a run of an agent."),
     "runs": _Entry(_USE, "tollway.cli.runs:runs", "List runs, newest first."),
@@ -55,6 +56,8 @@ class LazyGroup(click.Group):
         """The commands by section, with the help of the table."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for name, entry in COMMANDS.items():
+            if not entry.help:  # for Tollway's own use
+                continue
             sections.setdefault(entry.section, []).append((name, entry.help))
         for section, rows in sections.items():
             with formatter.section(section):

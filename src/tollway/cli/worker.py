@@ -29,4 +29,4 @@ def worker(
         "database.data_dir": data_dir,
     }
     settings = settings_for(config, flags, "worker", as_json)
-    serve(lambda: run_worker(settings, modules))
+    serve(lambda: run_worker(settings, modules, config))

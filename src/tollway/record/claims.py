@@ -91,6 +91,10 @@ class Claims:
         row = await self._database.row("claim_alone", self._worker, run_id, self._number)
         return None if row is None else claim_from(row)
 
+    async def waiting_alone(self, lanes: Sequence[str], agents: Sequence[str], most: int) -> list[UUID]:
+        """Runs of these lanes and agents that wait for a process of their own, oldest first."""
+        return [row[0] for row in await self._database.rows("find_alone", list(lanes), list(agents), most)]
+
     async def mark_idle(self, lane: str, lines: Sequence[tuple[str, str]]) -> None:
         """Close lines that stand empty; what enters them opens them again."""
         classes, tenants = [line[0] for line in lines], [line[1] for line in lines]

@@ -62,6 +62,10 @@ class Upkeep:
         rows = await self._database.rows("reap_worker", process_id, str(self._keeper_id))
         return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
 
+    async def orphans(self) -> list[int]:
+        """Workers without a row that runs still hang on."""
+        return [row[0] for row in await self._database.rows("find_orphans")]
+
     async def forget(self, process_id: int) -> None:
         """Take away the row of a dead process that holds no runs."""
         await self._database.rows("forget_process", process_id)

@@ -18,6 +18,7 @@ from tollway.telemetry.logs import get_logger
 log = get_logger("keeper")
 
 TERM_S = 10.0
+ORPHANS_EVERY_S = 15.0
 PARTITIONS_EVERY_S = 3600.0
 SLEEP_MIN_S = 0.01
 
@@ -40,6 +41,7 @@ class Keeper:
         self._options = options
         self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
         self._elected_until = 0.0
+        self._orphans_at = 0.0
         self._partitions_at = 0.0
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,6 +91,10 @@ class Keeper:
         for process_id in self._watch.look(beats, self._clock.monotonic()):
             await self._reap(process_id, roles[process_id])
         now = self._clock.monotonic()
+        if now >= self._orphans_at:
+            self._orphans_at = now + ORPHANS_EVERY_S
+            for process_id in await self._upkeep.orphans():
+                await self._reap(process_id, "worker")
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()

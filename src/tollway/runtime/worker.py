@@ -69,6 +69,7 @@ class Worker:
         self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take)
         self._strangers: set[tuple[UUID, int]] = set()
         self._cancel_wanted = asyncio.Event()
+        self._claiming: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Any] = []
 
@@ -84,19 +85,11 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
-        if self._background:
+        if self._claiming is not None:
             return
-        loop = asyncio.get_running_loop()
-        news = self._services.broadcast
-        self._unsubscribe = [
-            news.subscribe("queue", self._claimer.news),
-            news.subscribe("cancel", lambda _: self._cancel_wanted.set()),
-        ]
-        self._background = [
-            loop.create_task(self._claimer.run(), name="claimer"),
-            loop.create_task(self._obey_cancels(), name="cancels"),
-            loop.create_task(self._keep_books(), name="books"),
-        ]
+        self.begin_alone()
+        self._unsubscribe.append(self._services.broadcast.subscribe("queue", self._claimer.news))
+        self._claiming = asyncio.get_running_loop().create_task(self._claimer.run(), name="claimer")
 
     async def stop(self, grace_s: float) -> None:
         """Claim no more, finish within the grace time, hand back the rest; a second stop is nothing."""
@@ -104,9 +97,8 @@ class Worker:
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe = []
-        if self._background:
-            with suppress(asyncio.CancelledError):
-                await self._background[0]
+        if self._claiming is not None:
+            await asyncio.wait({self._claiming})
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace_s)
         for execution in list(self._running.values()):
@@ -140,10 +132,20 @@ class Worker:
             if claim.run_id not in seen:
                 self._spawn(self._execute(claim, ()))
 
-    async def wait_idle(self) -> None:
-        """Wait until nothing runs."""
+    async def run_alone(self, claim: Claim) -> None:
+        """Execute one claim and nothing else."""
+        self.take([claim])
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+    def begin_alone(self) -> None:
+        """Obey cancels and keep books without claiming."""
+        loop = asyncio.get_running_loop()
+        self._unsubscribe = [self._services.broadcast.subscribe("cancel", lambda _: self._cancel_wanted.set())]
+        self._background = [
+            loop.create_task(self._obey_cancels(), name="cancels"),
+            loop.create_task(self._keep_books(), name="books"),
+        ]
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -8,7 +8,9 @@ import random
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
 
 from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
@@ -21,6 +23,7 @@ from tollway.record.journal import JournalRecord
 from tollway.record.processes import leave_process, register_process
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
+from tollway.runtime.isolation import Isolation, Scope, isolate_program
 from tollway.runtime.registry import Registry, registry
 from tollway.runtime.run import RunServices
 from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
@@ -49,17 +52,70 @@ def load_agents(modules: Sequence[str]) -> Registry:
     return registry
 
 
-async def run_worker(settings: Settings, modules: Sequence[str]) -> int:
+async def run_worker(settings: Settings, modules: Sequence[str], config: Path | None = None) -> int:
     """One worker until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
     stop = stop_event()
     agents = load_agents(modules)
+    async with _worker(settings, agents, stop) as crew:
+        await _publish(crew.parts, agents)
+        names = [spec.name for spec in agents.all()]
+        arguments = [part for module in modules for part in ("--agents", module)]
+        arguments += ["--config", str(config)] if config is not None else []
+        isolation = Isolation(
+            crew.parts.database,
+            crew.claims,
+            crew.parts.broadcast,
+            isolate_program(arguments),
+            Scope(settings.worker.lanes, names),
+        )
+        await crew.worker.start()
+        await isolation.start()
+        crew.heartbeat.soon()
+        await stop.wait()
+        crew.heartbeat.stopping = True
+        crew.heartbeat.soon()
+        stopping = asyncio.get_running_loop().create_task(isolation.stop())
+        await crew.worker.stop(settings.worker.grace_s)
+        await stopping
+    return EXIT_REPLACED if crew.worker.abandoned else 0
+
+
+async def run_isolated(settings: Settings, modules: Sequence[str], run_id: UUID) -> int:
+    """A process for one run that lost its worker again and again; the exit code. Raises as `run_worker`."""
+    stop = stop_event()
+    agents = load_agents(modules)
+    async with _worker(settings, agents, stop) as crew:
+        claim = await crew.claims.claim_alone(run_id)
+        if claim is None:
+            return 0
+        crew.worker.begin_alone()
+        loop = asyncio.get_running_loop()
+        running, told = loop.create_task(crew.worker.run_alone(claim)), loop.create_task(stop.wait())
+        await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        await crew.worker.stop(settings.worker.grace_s)
+        await running
+    return EXIT_REPLACED if crew.worker.abandoned else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """A registered worker, beating, not yet claiming."""
+
+    parts: Base
+    worker: Worker
+    claims: Claims
+    heartbeat: Heartbeat
+
+
+@asynccontextmanager
+async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> AsyncIterator[_Crew]:
     async with base(settings, "worker") as parts, _gateway(settings, parts.clock) as gateway:
-        await _publish(parts, agents)
-        ttl_s = settings.worker.lease_ttl_s
-        worker_id = await register_process(parts.database, "worker", ttl_s, {"claiming": False})
+        worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
-        worker = _make_worker(parts, agents, gateway, worker_id, lazy)
+        claims = Claims(parts.database, lazy, worker_id)
+        worker = _make_worker(parts, agents, gateway, worker_id, claims)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -69,19 +125,13 @@ async def run_worker(settings: Settings, modules: Sequence[str]) -> int:
             lambda: _replaced(worker, stop),
         )
         heartbeat.start()
-        await worker.start()
-        heartbeat.soon()
         try:
-            await stop.wait()
-            heartbeat.stopping = True
-            heartbeat.soon()
-            await worker.stop(settings.worker.grace_s)
+            yield _Crew(parts, worker, claims, heartbeat)
         finally:
             heartbeat.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
-        return EXIT_REPLACED if worker.abandoned else 0
 
 
 def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
@@ -89,7 +139,7 @@ def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
 
 
-def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, lazy: Database) -> Worker:
+def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, claims: Claims) -> Worker:
     settings = parts.settings
     runs = RunServices(
         LlmSteps(
@@ -101,7 +151,7 @@ def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int
     )
     services = WorkerServices(
         parts.database,
-        Claims(parts.database, lazy, worker_id),
+        claims,
         JournalRecord(parts.database, worker_id),
         parts.broadcast,
         parts.clock,

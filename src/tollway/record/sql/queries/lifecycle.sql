@@ -79,6 +79,10 @@ with lost as (
 )
 select l.run_id, l.lane, l.lost from lost l left join entered on true;
 
+-- name: find_orphans
+-- Workers that hold runs but have no row: their runs are taken back at once.
+select distinct q.worker from queue q where q.state = 1 and not exists (select from process p where p.id = q.worker);
+
 -- name: find_poison
 -- Runs that lost even the process of their own.
 select run_id from queue where gate = 'alone' and lost >= 3 and state = 0 limit 100;

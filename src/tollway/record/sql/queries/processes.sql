@@ -11,8 +11,8 @@ where id = $1
 returning (select version from settings_version) as version
 
 -- name: leave_process
--- The process stops in good order.
-delete from process where id = $1
+-- The process stops in good order. A row that still holds runs stays, so that they are taken back when its lease ends.
+delete from process where id = $1 and not exists (select from queue where worker = $1 and state = 1)
 
 -- name: list_processes
 -- Every process of a role with a beat within its lease.
