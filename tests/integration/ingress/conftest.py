@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
+
 from asgi_client import AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, make_agent
-
 from tollway.record.agents import publish_agents
 from tollway.record.database import Database
 from tollway.record.keys import ensure_admin_key
