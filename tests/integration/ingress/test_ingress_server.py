@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.integration.ingress.harness import ADMIN_KEY, ApiHarness
+from ingress_kit import ADMIN_KEY, ApiHarness
 from tollway.domain.errors import ConfigError
 from tollway.ingress.server import ApiServer, ServerOptions, listen
 

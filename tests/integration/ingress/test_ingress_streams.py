@@ -5,8 +5,8 @@ import json
 from typing import Any
 from uuid import UUID
 
-from tests.asgi_client import AsgiClient
-from tests.integration.ingress.harness import ApiHarness
+from asgi_client import AsgiClient
+from ingress_kit import ApiHarness
 
 STREAM = {"accept": "text/event-stream"}
 

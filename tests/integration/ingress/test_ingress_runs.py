@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.asgi_client import AsgiClient
-from tests.integration.ingress.harness import ApiHarness
+from asgi_client import AsgiClient
+from ingress_kit import ApiHarness
 
 
 async def submit(client: AsgiClient, **fields: Any) -> str:

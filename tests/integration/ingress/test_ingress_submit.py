@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.asgi_client import AsgiClient
-from tests.integration.ingress.harness import ApiHarness
+from asgi_client import AsgiClient
+from ingress_kit import ApiHarness
 
 UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.asgi_client import AsgiClient
-from tests.integration.ingress.harness import ADMIN_KEY, ApiHarness, LocalNews, make_agent
+from asgi_client import AsgiClient
+from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, make_agent
 from tollway.domain.errors import ConfigError
 from tollway.ingress.services import ApiOptions
 from tollway.record.agents import publish_agents
