@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+
 from record_kit import (
     accept_all,
     claim,
@@ -22,7 +23,6 @@ from record_kit import (
     success,
     write_of,
 )
-
 from tollway.domain.errors import Fenced
 from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
@@ -68,7 +68,12 @@ async def test_a_run_is_journaled_from_intent_to_end(database: Database, admin: 
     record, call_id = JournalRecord(database, worker), ids.new()
     assert await record.write([intent_write(held, call_id)]) == [True]
     step = await admin.fetchrow("select * from step")
-    assert (step["state"], step["reserved_nano"], step["call_id"], step["fence"]) == ("intent", 900, call_id, held.fence)
+    assert (step["state"], step["reserved_nano"], step["call_id"], step["fence"]) == (
+        "intent",
+        900,
+        call_id,
+        held.fence,
+    )
     assert await record.write([outcome_write(held, call_id, held.next_seq + 1)]) == [True]
     step = await admin.fetchrow("select * from step")
     assert (step["state"], step["result"], step["calls"], step["cost_nano"]) == ("done", b'"yes"', 1, 640)
@@ -197,11 +202,15 @@ async def test_every_end_is_written(database: Database, admin: asyncpg.Connectio
     """Each final state is taken with its error; only the dead become dead letters."""
     held, worker = await claim_one(database)
     code = None if state == "cancelled" else "agent_error"
-    ending = ending_of(held, state, error_code=code, error_message="boom", fingerprint="f1" if state == "dead" else None)
+    ending = ending_of(
+        held, state, error_code=code, error_message="boom", fingerprint="f1" if state == "dead" else None
+    )
     assert await JournalRecord(database, worker).complete([ending]) == [True]
     run = await admin.fetchrow("select state, error_code, error_message, output from run")
     assert tuple(run) == (state, code, "boom", None)
-    letters = await admin.fetch("select run_id, tenant, agent, lane, fingerprint, code, message, cost_nano from dead_letter")
+    letters = await admin.fetch(
+        "select run_id, tenant, agent, lane, fingerprint, code, message, cost_nano from dead_letter"
+    )
     expected = [(held.run_id, "default", "triage", "standard", "f1", code, "boom", 0)] if state == "dead" else []
     assert [tuple(row) for row in letters] == expected
 
