@@ -21,7 +21,7 @@ SQL = re.compile(
 HOME_PATH = re.compile(r"(?<![\w.$}])/(?:home|Users|root|work)/[\w.-]+")
 LEFTOVER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".sql", ".sh", ".yaml", ".yml", ".lock", ".cfg", ".conf", ".txt", ""}
-SKIPPED_FOLDERS = {".git", ".venv", ".tollway", "dist", "build", "__pycache__"}
+SKIPPED_FOLDERS = {".git", ".venv", ".tollway", ".hypothesis", "dist", "build", "__pycache__"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

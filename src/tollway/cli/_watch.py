@@ -73,7 +73,7 @@ class WatchView:
         key = str(data.get("n", len(self._steps)))
         step = self._steps.get(key)
         if step is None or state == "intent":
-            step = self._steps[key] = _Step(str(data.get("name", "")), str(data.get("kind", "")))
+            step = self._steps[key] = _Step(str(data.get("name") or ""), str(data.get("kind") or ""))
             self.text = ""
         if state != "intent":
             step.state = state

@@ -7,6 +7,8 @@ import click
 from tollway.cli._command import Session, client_command, example
 from tollway.cli._output import console, print_json, print_table
 
+_ERROR_CHARS = 80
+
 
 @click.group("dead-letters", epilog=example("tollway dead-letters list", "tollway dead-letters replay --agent triage"))
 def dead_letters() -> None:
@@ -55,14 +57,13 @@ async def replay_dead(session: Session, *, ids: tuple[str, ...], yes: bool, **fi
 
 
 def _row(group: dict[str, Any]) -> tuple[str, ...]:
-    error = group.get("error") or {}
-    told = f"{error.get('code', '')}: {error.get('message', '')}" if isinstance(error, dict) else str(error)
-    runs = group.get("run_ids") or group.get("ids") or [""]
+    error = group.get("error") or group
+    runs = group.get("examples") or [""]
     return (
         str(group.get("fingerprint", "")),
         str(group.get("count", "")),
         str(group.get("agent", "")),
-        told[:80],
-        str(group.get("last_at") or group.get("last") or ""),
+        f"{error.get('code', '')}: {error.get('message', '')}"[:_ERROR_CHARS],
+        str(group.get("last_died_at", "")),
         str(runs[0]),
     )

@@ -11,7 +11,7 @@ TollwayError
 └── Reject, Retry        what an agent raises to end or to postpone its run
 """
 
-from typing import Any
+from typing import Any, Self
 
 from tollway.domain.llm import Usage
 
@@ -140,19 +140,23 @@ class LlmError(TollwayError):
         status: int | None = None,
         retry_after_s: float | None = None,
         final: bool = False,
-        billed: bool = False,
-        usage: Usage | None = None,
-        cost_nano: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.route = route
-        self.billed = billed
-        self.usage = usage
-        self.cost_nano = cost_nano
         self.status = status
         self.retry_after_s = retry_after_s
         self.final = final
+        self.billed = False
+        self.usage: Usage | None = None
+        self.cost_nano: int | None = None
+
+    def charged(self, usage: Usage | None = None, cost_nano: int | None = None) -> Self:
+        """The same error of a call that the vendor may have charged for."""
+        self.billed = True
+        self.usage = usage
+        self.cost_nano = cost_nano
+        return self
 
 
 class Reject(TollwayError):

@@ -35,6 +35,7 @@ class Broadcast:
         self._pending: dict[str, dict[str, None]] = {}
         self._news = asyncio.Event()
         self._connection: asyncpg.Connection | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -89,8 +90,10 @@ class Broadcast:
                     callback(message)
 
     async def _listen(self, connection: asyncpg.Connection, channel: str) -> None:
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await connection.add_listener(_PREFIX + channel, self._heard)
+        """Listen on one more channel; on a connection that is lost meanwhile, the next one listens on them all."""
+        with suppress(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            async with self._one_at_a_time:
+                await connection.add_listener(_PREFIX + channel, self._heard)
 
     async def _stay_connected(self) -> None:
         pause_s = _RECONNECT_FIRST_S
@@ -103,11 +106,11 @@ class Broadcast:
                     statement_cache_size=10,
                     server_settings={"application_name": "tollway news"},
                 )
-                for channel in list(self._callbacks):
-                    await connection.add_listener(_PREFIX + channel, self._heard)
                 lost = asyncio.Event()
                 connection.add_termination_listener(lambda _c, lost=lost: lost.set())
-                self._connection = connection
+                self._connection = connection  # from here on, whoever subscribes listens at once
+                for channel in list(self._callbacks):
+                    await self._listen(connection, channel)
                 pause_s = _RECONNECT_FIRST_S
                 self._news.set()
                 await lost.wait()
@@ -142,7 +145,8 @@ class Broadcast:
                 channels.append(_PREFIX + channel)
                 payloads.append(payload)
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.execute(_NOTIFY, channels, payloads)
+            async with self._one_at_a_time:
+                await connection.execute(_NOTIFY, channels, payloads)
 
 
 def join(messages: list[str]) -> list[str]:

@@ -29,7 +29,8 @@ class RunListener:
     async def wait(self, poll_s: float) -> None:
         """Return at the next news, or after about `poll_s` seconds without: news may be lost."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), poll_s * random.uniform(0.8, 1.2))
+            async with asyncio.timeout(poll_s * random.uniform(0.8, 1.2)):
+                await self._event.wait()
         self._event.clear()
 
     def take_tokens(self) -> str:

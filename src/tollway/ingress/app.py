@@ -3,6 +3,7 @@
 `start()` and `stop()` are the caller's, or ASGI's lifespan messages do the same; both may be called twice.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -11,16 +12,17 @@ import msgspec
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from tollway.domain.errors import PROBLEMS, DatabaseUnavailable, Problem
 from tollway.ingress.batches import BatchBody
 from tollway.ingress.context import ApiContext, make_context
 from tollway.ingress.hot import RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head, as_problem, read_wait
 from tollway.ingress.openapi import build_openapi
-from tollway.ingress.problems import Reply, problem_reply
+from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
-from tollway.ingress.requests import answer_reply, too_large
+from tollway.ingress.requests import answer_reply
 from tollway.ingress.routes import bulk, runs, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
@@ -32,6 +34,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_ROUTES = (bulk, runs, tenants, system)
+_ANSWERED = "tollway.answered"
 _log = logging.getLogger(__name__)
 _BODIES: tuple[type[msgspec.Struct], ...] = (
     RunBody,
@@ -53,28 +57,30 @@ class Api:
 
     def __init__(self, services: ApiServices) -> None:
         self.context = make_context(services)
-        self._services = services
+        self.services = services
         self._framework = _framework(self.context)
+        for kind in (Problem, DatabaseUnavailable, Exception):
+            self._framework.add_exception_handler(kind, self._on_error)
 
     async def start(self) -> None:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""
-        self._services.run_news.start()
-        await self._services.sync.start()
+        self.services.run_news.start()
+        await self.services.sync.start()
         self.context.gatekeeper.start()
 
     def drain(self) -> None:
         """Take no new work and end the streams; what is under way is finished."""
         self.context.gatekeeper.drain()
-        self._services.sync.drain()
-        self._services.streams.stop()
+        self.services.sync.drain()
+        self.services.streams.stop()
 
     async def stop(self) -> None:
         """Drain and let go; a second stop is nothing."""
         self.drain()
         self.context.gatekeeper.stop()
-        await self._services.accepts.drain()
-        await self._services.sync.stop()
-        self._services.run_news.stop()
+        await self.services.accepts.drain()
+        await self.services.sync.stop()
+        self.services.run_news.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -101,12 +107,12 @@ class Api:
     async def _submit(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = _head(scope)
         try:
-            body = await _body(scope, receive, self._services.options.body_bytes_max)
+            body = await _body(scope, receive, self.services.options.body_bytes_max)
             wait_s = None if head.prefer is None else read_wait(head.prefer)
             run = self.context.hot.admit(head, body)
-            accepted = await self._services.accepts.accept(run)
+            accepted = await self.services.accepts.accept(run)
             if not accepted.replayed:
-                self._services.news.publish("queue", run.lane)
+                self.context.told(run)
             if head.streams:
                 await self._stream(accepted.run_id, accepted.replayed, send)
                 return
@@ -117,12 +123,12 @@ class Api:
             else:
                 reply = self.context.hot.accepted(run)
         except Exception as error:
-            reply = _refusal(error)
+            reply = self.refusal(error)
         await _send(send, reply)
 
     async def _wait(self, run: NewRun, run_id: Any, replayed: bool, wait_s: float) -> Reply:
         try:
-            row = await wait_until_final(self._services.reads, self._services.run_news, run_id, wait_s)
+            row = await wait_until_final(self.services.reads, self.services.run_news, run_id, wait_s)
         except DatabaseUnavailable:
             if replayed:
                 raise
@@ -146,7 +152,7 @@ class Api:
             headers.append((b"idempotency-replayed", b"true"))
         await send({"type": "http.response.start", "status": 202, "headers": headers})
         try:
-            async for frame in self._services.streams.follow(run_id):
+            async for frame in self.services.streams.follow(run_id):
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
         except OSError:
             return  # the client is gone; its run is not
@@ -155,27 +161,39 @@ class Api:
     async def _read(self, scope: Scope, send: Send) -> None:
         try:
             caller, run_id = self.context.hot.look_up(_head(scope), scope["path"][len(RUN_PREFIX) :])
-            reply = self.context.hot.found(caller, run_id, await self._services.reads.run(run_id))
+            reply = self.context.hot.found(caller, run_id, await self.services.reads.run(run_id))
         except Exception as error:
-            reply = _refusal(error)
+            reply = self.refusal(error)
         await _send(send, reply)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
-        begun = False
-
-        async def tell(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._framework(scope, receive, tell)
-        except Exception as error:
-            reply = _refusal(error)
-            if not begun:
-                await _send(send, reply)
+            await self._framework(scope, receive, send)
+        except Exception:
+            if _ANSWERED not in scope:  # an answer was cut short: the server must see that and close the connection
+                raise
+
+    def too_large(self) -> Problem:
+        """The refusal of a body beyond the bound."""
+        return too_large(self.services.options.body_bytes_max)
+
+    async def _on_error(self, request: Request, error: Exception) -> Response:
+        request.scope[_ANSWERED] = True
+        return answer_reply(self.refusal(error))
+
+    def refusal(self, error: BaseException) -> Reply:
+        """What to answer to an error. Raises Disconnected: then there is nobody to answer."""
+        if isinstance(error, Disconnected):
+            raise error
+        problem = draining() if isinstance(error, asyncio.CancelledError) else as_problem(error)
+        if problem is None:
+            _log.error("a request failed", exc_info=error)
+            detail = "The request failed on our side and was logged; nothing can be said of its effect."
+            problem = Problem("internal", detail)
+        self.services.metrics.refusals.add(problem.code)
+        return problem_reply(problem)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -202,10 +220,8 @@ def _framework(context: ApiContext) -> FastAPI:
     app = FastAPI(title="Tollway", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.context = context
     app.state.readiness = Readiness(context)
-    for routes in (bulk, runs, tenants, system):
+    for routes in _ROUTES:
         app.include_router(routes.router)
-    for kind in (Problem, DatabaseUnavailable):
-        app.add_exception_handler(kind, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)
     document: dict[str, Any] = {}
 
@@ -216,10 +232,6 @@ def _framework(context: ApiContext) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    return answer_reply(_refusal(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -241,10 +253,11 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def allowed_methods(request: Request) -> str:
     """What a path takes, over all its routes and the hot ones."""
     found: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches({**request.scope, "method": "OPTIONS"})
-        if match.value:
-            found |= set(route.methods or ())
+    for routes in _ROUTES:
+        for route in routes.router.routes:
+            match, _ = route.matches({**request.scope, "method": "OPTIONS"})
+            if match is not Match.NONE:
+                found |= set(getattr(route, "methods", None) or ())
     if request.url.path == RUNS_PATH:
         found.add("POST")
     if "GET" in found:
@@ -282,18 +295,6 @@ async def _body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
             raise too_large(bytes_max)
         parts.append(part)
     return b"".join(parts)
-
-
-def _refusal(error: Exception) -> Reply:
-    if isinstance(error, Disconnected):
-        raise error
-    problem = as_problem(error)
-    if problem is None:
-        _log.error("a request failed", exc_info=error)
-        problem = Problem(
-            "internal", "The request failed on our side and was logged; nothing can be said of its effect."
-        )
-    return problem_reply(problem)
 
 
 async def _send(send: Send, reply: Reply) -> None:

@@ -49,8 +49,6 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
             runs.append(None)
             pending.append(error)
     results = [await _result(api, run, waiting) for run, waiting in zip(runs, pending, strict=True)]
-    for lane in {run.lane for run in runs if run is not None}:
-        api.services.news.publish("queue", lane)
     return b'{"results":[%b]}' % b",".join(results)
 
 
@@ -68,6 +66,7 @@ async def _result(api: ApiContext, run: NewRun | None, waiting: "asyncio.Future[
         if accepted.replayed:
             reply = await api.hot.known(accepted.run_id)
             return b'{"status":202,"replayed":true,"run":%b}' % reply.body
+        api.told(run)
         return b'{"status":202,"run":%b}' % accepted_json(run, tenant_paused=api.hot.is_paused(run.tenant))
     except Exception as error:
         problem = as_problem(error)

@@ -8,6 +8,7 @@ from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.hot import HotRoutes
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
+from tollway.record.accept import NewRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class ApiContext:
     submissions: Submissions
     gatekeeper: Gatekeeper
     hot: HotRoutes
+
+    def told(self, run: NewRun) -> None:
+        """A new run is on record: count it, and tell the workers of its lane."""
+        services = self.services
+        services.metrics.runs_accepted.add(run.lane)
+        services.metrics.accept_seconds.observe(services.clock.now() - run.created_at)
+        services.news.publish("queue", run.lane)
 
 
 def make_context(services: ApiServices) -> ApiContext:

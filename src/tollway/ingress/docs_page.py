@@ -65,7 +65,8 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
     parts.append(f"<p>Answers {answers}, else a problem document.</p>")
     return (
         f'<details><summary><b class="m {method}">{method.upper()}</b><code>{escape(path)}</code>'
-        f'<span>{escape(operation.get("summary", ""))}</span></summary><div class="inner">{"".join(parts)}</div></details>'
+        f"<span>{escape(operation.get('summary', ''))}</span></summary>"
+        f'<div class="inner">{"".join(parts)}</div></details>'
     )
 
 

@@ -117,7 +117,10 @@ class HotRoutes:
 
     async def known(self, run_id: UUID, status: int = 202) -> Reply:
         """The answer to a repeated idempotency key: the run it made, as it stands now."""
-        row = await self._services.reads.run(run_id)
+        return self.repeated(run_id, await self._services.reads.run(run_id), status)
+
+    def repeated(self, run_id: UUID, row: RunRow | None, status: int = 202) -> Reply:
+        """The same, given the run's row. Raises Problem `not_found`."""
         if row is None:
             raise Problem("not_found", f"Run {run_id}, which this Idempotency-Key made, is past its retention.")
         body = run_json(row, tenant_paused=self.is_paused(run_tenant(row)))

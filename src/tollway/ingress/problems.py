@@ -62,6 +62,13 @@ def draining() -> Problem:
     return Problem("draining", detail, headers=retry_headers(1.0))
 
 
+def too_large(bytes_max: int) -> Problem:
+    """413."""
+    return Problem(
+        "too_large", f"The body is larger than {bytes_max} bytes; send less, or raise server.body_bytes_max."
+    )
+
+
 def overloaded(policy: str, quantity: int, why: str) -> Problem:
     """429 when this process has more than it can do."""
     headers = retry_headers(1.0)

@@ -37,7 +37,7 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
     new = _new_run(api, caller, old, body)
     await replay_run(services.database, new, run_id, body.from_step)
-    services.news.publish("queue", new.lane)
+    api.told(new)
     services.news.publish("run", str(run_id))
     return accepted_json(new, tenant_paused=api.hot.is_paused(new.tenant))
 

@@ -14,7 +14,7 @@ from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_body
 from tollway.ingress.context import ApiContext
 from tollway.ingress.hot import check_content_type, no_such_run
-from tollway.ingress.problems import Reply, invalid
+from tollway.ingress.problems import Reply, invalid, too_large
 from tollway.record.run_document import RunRow, rfc3339, run_tenant
 
 T = TypeVar("T")
@@ -71,13 +71,6 @@ async def read_json(request: Request, decoder: "msgspec.json.Decoder[T]", *, opt
         said = request.headers.get("content-type")
         check_content_type(None if said is None else said.encode("latin-1"))
     return decode_body(decoder, body, context(request).services.options.json_depth_max)
-
-
-def too_large(bytes_max: int) -> Problem:
-    """413."""
-    return Problem(
-        "too_large", f"The body is larger than {bytes_max} bytes; send less, or raise server.body_bytes_max."
-    )
 
 
 async def own_run(request: Request, caller: Caller) -> tuple[UUID, RunRow]:

@@ -1,6 +1,6 @@
 """What the API is given: every object it uses, put together in wiring, and its bounds."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -14,6 +14,7 @@ from tollway.record.accept import Accepts
 from tollway.record.database import Database
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
+from tollway.telemetry.metrics import Metrics
 
 
 class EventStreamMaker(Protocol):
@@ -30,7 +31,8 @@ class EventStreamMaker(Protocol):
 class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
-    `est_nano` is what a run is taken to cost until more is known: the unit in which lines are charged.
+    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the
+    unit in which lines are charged.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
@@ -39,13 +41,13 @@ class ApiOptions:
     accepts_waiting_max: int = 5_000
     loop_lag_max_s: float = 1.0
     est_nano: int = 1_000_000
-    agents_expected: tuple[str, ...] = ()
     workers_expected: int = 0
+    supervisor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """The objects the API works with; `metrics` gives the Prometheus text."""
+    """The objects the API works with."""
 
     database: Database
     accepts: Accepts
@@ -56,5 +58,5 @@ class ApiServices:
     streams: EventStreamMaker
     ids: IdMaker
     clock: Clock
-    metrics: Callable[[], bytes]
+    metrics: Metrics
     options: ApiOptions = ApiOptions()

@@ -74,10 +74,7 @@ class Plan:
                 route=self.route,
                 status=200,
                 final=True,
-                billed=True,
-                usage=usage,
-                cost_nano=None if usage.estimated else result.cost_nano,
-            )
+            ).charged(usage, None if usage.estimated else result.cost_nano)
         return result
 
     def priced(self, completion: Completion, latency_s: float) -> "CallResult":

@@ -89,7 +89,7 @@ class Gateway:
         return Plan(request, served, body, price, input_tokens, reserve_nano)
 
     async def execute(self, plan: Plan, call_id: str, timeout_s: float) -> CallResult:
-        """Make the call. Raises LlmError; cancelling it aborts the request, which may be billed all the same."""
+        """Make the call. Raises LlmError. Cancelled, it returns at once, and may be billed all the same."""
         if plan.request.stream:
             raise ValueError("this plan is of a streamed request: use Gateway.stream")
         served = plan.served

@@ -50,8 +50,8 @@ def _prepare(encoded: bytes) -> Prepared:
     schema = _rooted(msgspec.json.decode(encoded))
     wrapped = schema.get("type") != "object"
     if wrapped:
-        definitions = {key: schema.pop(key) for key in ("$defs", "definitions") if key in schema}
-        properties = {WRAPPED: schema}
+        definitions: dict[str, Any] = {key: schema.pop(key) for key in ("$defs", "definitions") if key in schema}
+        properties: dict[str, Any] = {WRAPPED: schema}
         schema = {"type": "object", "properties": properties, "required": [WRAPPED], **definitions}
     plain = msgspec.Raw(msgspec.json.encode(schema))
     strict = msgspec.Raw(msgspec.json.encode(_closed(schema))) if _strictable(schema) else None

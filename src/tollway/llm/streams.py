@@ -82,7 +82,7 @@ class CallStream:
             if self._decoder.done:
                 await self._finish(read_on=chunk is not None)
             elif chunk is None:
-                raise LlmError("bad_response", "the stream ended before the answer did", billed=True)
+                raise LlmError("bad_response", "the stream ended before the answer did").charged()
         except LlmError as error:
             self._over = True
             await self._exchange.close()

@@ -1,7 +1,8 @@
 """One provider's HTTP: a bounded pool, exactly one request a call, and each failure under its own name.
 
 Every LlmError raised here says whether the provider may have billed the call: not before the request was sent, and
-always once it was, unless an error status came back.
+always once it was, unless an error status came back. A call cancelled before its answer began returns at once, but
+pyreqwest lets the request itself run on, holding its connection, at most until the call's total timeout.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
+    ClientClosedError,
     ConnectError,
     ConnectTimeoutError,
     DecodeError,
@@ -81,7 +83,7 @@ class Transport:
             await client.close()
 
     async def post(self, body: bytes, call_id: str, timeout_s: float, first_byte_s: float | None) -> Answer:
-        """Send and read the whole answer, whatever its status. Seconds. Cancelling it aborts the request."""
+        """Send and read the whole answer, whatever its status. Times in seconds."""
         exchange = self.open(body, call_id, timeout_s)
         try:
             body = await exchange.read_all(await exchange.first(first_byte_s))
@@ -127,14 +129,14 @@ class Exchange:
                 return await self._first()
         except TimeoutError:
             message = f"the provider sent nothing within {first_byte_s:g} s"
-            raise LlmError("timeout_first_byte", message, billed=self.status < 400) from None
+            raise self._charged(LlmError("timeout_first_byte", message)) from None
 
     async def _first(self) -> bytes | None:
-        self._begun = True
         try:
             response = self._response = await self._request.__aenter__()
         except PyreqwestError as error:
             self._fail(error)
+        self._begun = True
         self.status = response.status
         if self.status >= 300:
             self.retry_after_s = retry_after(response)
@@ -162,8 +164,8 @@ class Exchange:
                 break
             if size > self._options.body_bytes_max:
                 raise LlmError(
-                    "bad_response", f"the answer is larger than {self._options.body_bytes_max} bytes", billed=True
-                )
+                    "bad_response", f"the answer is larger than {self._options.body_bytes_max} bytes"
+                ).charged()
         return first if len(parts) == 1 else b"".join(parts)
 
     async def close(self) -> None:
@@ -174,7 +176,6 @@ class Exchange:
             await self._request.__aexit__(None, None, None)
 
     def _fail(self, error: PyreqwestError) -> NoReturn:
-        billed = self.status < 400
         if isinstance(error, PoolTimeoutError):
             raise LlmError("timeout_connect", "no connection came free in time") from error
         if isinstance(error, (ConnectTimeoutError, ConnectError)) and _in_connect(error):
@@ -184,9 +185,14 @@ class Exchange:
             raise LlmError("connection", f"cannot connect: {_reason(error)}") from error
         if isinstance(error, RequestTimeoutError):
             message = f"no whole answer within {self._timeout_s:g} s"
-            raise LlmError("timeout_total", message, billed=billed) from error
-        code = "bad_response" if isinstance(error, DecodeError) else "connection"
-        raise LlmError(code, f"the connection broke: {_reason(error)}", billed=billed) from error
+            raise self._charged(LlmError("timeout_total", message)) from error
+        truncated = self.status > 0 and not isinstance(error, ClientClosedError)
+        code = "bad_response" if truncated or isinstance(error, DecodeError) else "connection"
+        raise self._charged(LlmError(code, f"the connection broke: {_reason(error)}")) from error
+
+    def _charged(self, error: LlmError) -> LlmError:
+        """The request was sent; only an error status says that nothing is charged."""
+        return error if self.status >= 400 else error.charged()
 
 
 def _causes(error: PyreqwestError) -> list[str]:

@@ -67,9 +67,7 @@ class RunReads:
         ids = await list_run_ids(self._database, wanted, before, limit)
         if not ids:
             return []
-        found: dict[UUID, RunRow] = {
-            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
-        }
+        found = await self._by_id(ids)
         return [found[one] for one in ids if one in found]
 
     async def drain(self) -> None:
@@ -78,10 +76,12 @@ class RunReads:
         await self._events.drain()
 
     async def _read_runs(self, ids: Sequence[UUID]) -> Sequence[RunRow | None]:
-        found: dict[UUID, RunRow] = {
-            row[0]: row for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
-        }
+        found = await self._by_id(ids)
         return [found.get(one) for one in ids]
+
+    async def _by_id(self, ids: Sequence[UUID]) -> dict[UUID, RunRow]:
+        rows: list[Any] = await self._database.rows("read_runs", ids, min(ids), max(ids))
+        return {row[0]: row for row in rows}
 
     async def _read_events(self, wanted: Sequence[tuple[UUID, int]]) -> Sequence[list[StoredEvent]]:
         asked = {pair: at for at, pair in enumerate(dict.fromkeys(wanted))}

@@ -181,7 +181,8 @@ class EmbeddedPostgres:
     async def _stopped_within(self, pause_s: float) -> bool:
         if pause_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._stopping.wait()
         return self._stopping.is_set()
 
     async def _shut(self, signum: int, timeout_s: float) -> None:

@@ -136,7 +136,8 @@ class SettingsSync:
             await task
         self._forget()
         with contextlib.suppress(DatabaseUnavailable, TimeoutError):
-            await asyncio.wait_for(leave_process(self._database, self._process_id), 2)
+            async with asyncio.timeout(2):
+                await leave_process(self._database, self._process_id)
         self._process_id = 0
         self._fresh_until = 0.0
 
@@ -157,7 +158,8 @@ class SettingsSync:
             if not await count_behind(self._database, version):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._seen_news.wait(), _WAIT_POLL_S)
+                async with asyncio.timeout(_WAIT_POLL_S):
+                    await self._seen_news.wait()
 
     def _forget(self) -> None:
         for unsubscribe in self._unsubscribe:
@@ -168,7 +170,8 @@ class SettingsSync:
         pause_s = self._pause()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
             forced = self._wake.is_set()
             self._wake.clear()
             try:

@@ -104,7 +104,8 @@ class Claimer:
             return
         began = self._clock.monotonic()
         try:
-            await asyncio.wait_for(self._wake.wait(), POLL_S * random.uniform(0.75, 1.25))
+            async with asyncio.timeout(POLL_S * random.uniform(0.75, 1.25)):
+                await self._wake.wait()
         except TimeoutError:
             self._hungry.update(self._options.lanes)
             return

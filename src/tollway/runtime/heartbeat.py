@@ -90,7 +90,8 @@ class Heartbeat:
                     if database is None:
                         database = Database(self._database, clock)
                         await database.start()
-                    await asyncio.wait_for(self._beat(database), self._options.heartbeat_s)
+                    async with asyncio.timeout(self._options.heartbeat_s):
+                        await self._beat(database)
                 except (DatabaseUnavailable, TimeoutError) as error:
                     due = clock.monotonic() + min(0.5, self._options.heartbeat_s)
                     if not isinstance(error, ProcessGone):

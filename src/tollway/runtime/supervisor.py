@@ -166,7 +166,8 @@ class _Keeper:
         self._state = ChildState.PAUSING
         if pause_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._draining.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._draining.wait()
         return self._draining.is_set()
 
     async def _live_once(self) -> None:

@@ -207,7 +207,8 @@ class Worker:
         while True:
             with suppress(TimeoutError):
                 idle_s = 60.0 if self._services.broadcast.connected or not self._running else CANCEL_POLL_S
-                await asyncio.wait_for(self._cancel_wanted.wait(), idle_s)
+                async with asyncio.timeout(idle_s):
+                    await self._cancel_wanted.wait()
             self._cancel_wanted.clear()
             if not self._running:
                 continue

@@ -120,6 +120,9 @@ class Metrics:
         self.llm_calls = Counter("tollway_llm_calls_total", "Requests to providers.", ("route", "outcome"))
         self.llm_tokens = Counter("tollway_llm_tokens_total", "Tokens as providers count them.", ("route", "kind"))
         self.llm_cost_nano = Counter("tollway_llm_cost_usd_total", "Dollars settled.", ("route",), divisor=NANO)
+        self.webhooks = Counter(
+            "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
+        )
         self.accept_seconds = Histogram("tollway_accept_seconds", "From a submit read to its answer.", SECONDS)
         self.run_seconds = Histogram("tollway_run_seconds", "From accept to the recorded end.", SECONDS, ("lane",))
         self.llm_seconds = Histogram("tollway_llm_call_seconds", "Duration of provider calls.", SECONDS, ("route",))

@@ -10,7 +10,6 @@ from tollway.ingress.openapi import describe
 from tollway.ingress.requests import answer, context, identify
 
 router = APIRouter(tags=["system"])
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.get("/healthz", **describe("healthz"))
@@ -29,7 +28,8 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", **describe("metrics"))
 async def metrics(request: Request) -> Response:
     """The Prometheus text."""
-    return Response(context(request).services.metrics(), media_type=_METRICS_TYPE)
+    text, content_type = context(request).services.metrics.render()
+    return Response(text, headers={"content-type": content_type})
 
 
 @router.get("/v1/agents", **describe("list_agents"))

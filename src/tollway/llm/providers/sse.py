@@ -31,5 +31,5 @@ class SseReader:
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
                 self._size += len(line)
         if self._size + len(self._rest) > _EVENT_BYTES_MAX:
-            raise LlmError("bad_response", f"an event of the stream exceeds {_EVENT_BYTES_MAX} bytes", billed=True)
+            raise LlmError("bad_response", f"an event of the stream exceeds {_EVENT_BYTES_MAX} bytes").charged()
         return events

@@ -79,7 +79,7 @@ def refused(message: str) -> LlmError:
 
 def unreadable(why: object) -> LlmError:
     """A successful answer that cannot be understood, and may well be billed."""
-    return LlmError("bad_response", shorten(f"the provider's answer cannot be read: {why}"), billed=True)
+    return LlmError("bad_response", shorten(f"the provider's answer cannot be read: {why}")).charged()
 
 
 def check_extra(extra: Mapping[str, Any], reserved: frozenset[str]) -> None:

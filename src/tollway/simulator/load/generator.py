@@ -229,7 +229,8 @@ class LoadGenerator:
         self._waiting.clear()
         if self._busy:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), self._plan.drain_s)
+                async with asyncio.timeout(self._plan.drain_s):
+                    await self._drained.wait()
         return time.monotonic() - began
 
     async def _close(self) -> None:

@@ -140,4 +140,4 @@ class AnthropicStream:
 def _broken_off(error: _Error | None, raw: bytes) -> LlmError:
     code = "rate_limited" if error is not None and error.type == "rate_limit_error" else "provider_5xx"
     message = vendor_message(raw) or "no reason given"
-    return LlmError(code, f"the provider broke the stream off: {message}", billed=True)
+    return LlmError(code, f"the provider broke the stream off: {message}").charged()

@@ -1,5 +1,7 @@
 """A streamed chat completion: chunks until `[DONE]`, tool calls put together by index, usage in the last chunk."""
 
+from typing import Any
+
 import msgspec
 
 from tollway.domain.errors import LlmError
@@ -35,7 +37,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     model: str = ""
     usage: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: dict[str, Any] | str | None = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -80,9 +82,9 @@ class OpenAiStream:
                 chunk = _decode(event)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise unreadable(error) from None
-            if chunk.error is not None and bytes(chunk.error) != b"null":
+            if chunk.error:
                 message = vendor_message(event) or "no reason given"
-                raise LlmError("provider_5xx", f"the provider broke the stream off: {message}", billed=True)
+                raise LlmError("provider_5xx", f"the provider broke the stream off: {message}").charged()
             self._take(chunk, pieces)
         return pieces
 

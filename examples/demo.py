@@ -1,0 +1,178 @@
+"""The demo: starts Tollway on this machine, runs an agent over real customers' messages, reports, stops everything.
+
+`make demo`, or `.venv/bin/python examples/demo.py --help`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+
+from demo_stack import PROVIDERS, ROOT, Stack, StackFailed, provider_totals, simulate
+from demo_view import Progress, report
+from demo_work import TENANTS, Work, messages, refresh, submit_all
+from tollway.client import ApiError, Client, Unreachable
+
+_RUNS_SIMULATED, _RUNS_PAID = 600, 30
+_SLOTS = 100
+_END_TIMEOUT_S = 120.0
+_REFRESH_MIN_S = 0.4
+_KEY_SCOPES = ("submit", "read", "cancel")
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(6, 20_000), help="How many; 600, or 30 on a provider that charges.")
+@click.option("--provider", type=click.Choice(["sim", *PROVIDERS]), default="sim", show_default=True)
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C.")
+def main(runs: int | None, provider: str, keep: bool) -> None:
+    """Run an example agent over customers' messages, in three lanes and for three tenants."""
+    if provider != "sim" and not os.environ.get(PROVIDERS[provider][0]):
+        raise click.UsageError(f"--provider {provider} needs its key in {PROVIDERS[provider][0]}")
+    count = runs or (_RUNS_SIMULATED if provider == "sim" else _RUNS_PAID)
+    console = Console(highlight=False, soft_wrap=True)
+    stack = Stack(provider, _SLOTS)
+    try:
+        sys.exit(asyncio.run(_demo(console, stack, count, keep)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("interrupted; everything is stopped", style="yellow")
+        sys.exit(130)
+    finally:
+        stack.remove()
+
+
+async def _demo(console: Console, stack: Stack, count: int, keep: bool) -> int:
+    this = asyncio.current_task()
+    if this is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    try:
+        stack.start()
+        await _await_ready(console, stack)
+        good = await _work(console, stack, count)
+        if keep:
+            await _keep(console, stack)
+    except (StackFailed, ApiError, Unreachable, TimeoutError, OSError) as error:
+        console.print(f"The demo failed: {error}", style="bold red", markup=False)
+        console.print(f"The end of the log:\n{stack.log_tail()}", markup=False)
+        return 1
+    finally:
+        # stopping must end even if Ctrl-C is pressed again: it is a task of its own, waited for
+        code = await asyncio.shield(asyncio.ensure_future(stack.stop()))
+    if code != 0:
+        console.print(
+            f"`tollway up` did not stop in order (exit code {code}):\n{stack.log_tail()}", style="red", markup=False
+        )
+        return 1
+    console.print("Everything is stopped.", style="bright_black")
+    _tell_next(console)
+    return 0 if good else 1
+
+
+async def _await_ready(console: Console, stack: Stack) -> None:
+    typed = "tollway up --agents examples.agents"
+    console.print(f"Starting Tollway and its own PostgreSQL: {typed}", style="bold", markup=False)
+    if stack.provider == "sim":
+        console.print(
+            "No API key is needed: the LLM provider is simulated (--provider openai or anthropic takes a real one)."
+        )
+    took_s = await stack.ready(_teller(console))
+    console.print(f"Ready after {took_s:.1f} s at {stack.url}", style="green")
+
+
+async def _work(console: Console, stack: Stack, count: int) -> bool:
+    """Submit and wait for everything, showing it; whether all went well."""
+    sim_url = stack.sim_url
+    if sim_url is not None:
+        await simulate(sim_url)
+    async with Client(stack.url, stack.admin_key()) as admin:
+        keys = {}
+        for tenant, weight in TENANTS.items():
+            await admin.put_tenant(tenant, weight=weight)
+            keys[tenant] = (await admin.create_key(tenant, "demo", _KEY_SCOPES))["key"]
+        clients = {tenant: Client(stack.url, key) for tenant, key in keys.items()}
+        console.print(
+            f"Submitting {count} customers' messages to the agent `triage` for {len(clients)} tenants.", markup=False
+        )
+        work = Work()
+        try:
+            with Progress(console, work) as progress:
+                submitting = asyncio.create_task(submit_all(clients, messages(count), work))
+                await _await_ends(stack, admin, work, progress, submitting)
+        finally:
+            for client in clients.values():
+                await client.close()
+        totals = await provider_totals(sim_url) if sim_url is not None else None
+        console.print()
+        good = report(console, work, totals)
+        console.print()
+        return good
+
+
+async def _await_ends(
+    stack: Stack, admin: Client, work: Work, progress: Progress, submitting: asyncio.Task[None]
+) -> None:
+    """Until every accepted run has ended, or for as long as a demo may take."""
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    try:
+        while not submitting.done() or work.final < work.accepted:
+            began = time.monotonic()
+            await refresh(admin, work)
+            progress.update()
+            stack.check()
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(max(_REFRESH_MIN_S, 3 * (time.monotonic() - began)))
+        await asyncio.wait_for(submitting, max(0.0, deadline - time.monotonic()))
+    finally:
+        submitting.cancel()
+    await refresh(admin, work)
+    progress.update()
+
+
+async def _keep(console: Console, stack: Stack) -> None:
+    console.print(
+        f"It keeps running at {stack.url} until Ctrl-C: /docs, /metrics, /readyz. In another terminal:", markup=False
+    )
+    console.print(
+        f"  cd {ROOT}; export TOLLWAY_URL={stack.url} TOLLWAY_DATABASE__DATA_DIR={stack.data_dir}", markup=False
+    )
+    console.print("  .venv/bin/tollway runs", markup=False)
+    console.print("""  .venv/bin/tollway submit triage '{"text": "My card has not arrived"}' --watch""", markup=False)
+    try:
+        while True:
+            stack.check()
+            await asyncio.sleep(1)
+    except asyncio.CancelledError:
+        console.print("\nstopping …", style="yellow")
+        raise
+
+
+def _tell_next(console: Console) -> None:
+    console.print("To keep it running:", style="bold")
+    for line in (
+        ".venv/bin/tollway up --agents examples.agents        then http://127.0.0.1:8700/docs, /metrics, /readyz",
+        """.venv/bin/tollway submit triage '{"text": "My card has not arrived"}' --watch""",
+        ".venv/bin/tollway runs                               and show, cancel, replay, dead-letters",
+        "examples/agents.py                                   is the agent you saw at work",
+    ):
+        console.print(f"  {line}", markup=False)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    """Says what is waited for, each thing once."""
+    said: set[str] = set()
+
+    def tell(what: str) -> None:
+        if what not in said:
+            said.add(what)
+            console.print(f"  waiting for {what}", style="bright_black", markup=False)
+
+    return tell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""uvicorn's protocol with a short way for the two hot routes: answered from the parser's callbacks, without a task,
+an ASGI message or a framework.
+
+Only the common shape takes it (HTTP/1.1, nothing pipelined before it, a declared small body, no `Expect`, no upgrade,
+room to write); everything else goes through uvicorn and `Api`, which answer the same. The stand-in `HotCycle` carries
+what uvicorn's own callbacks (body, pipelining, disconnect, shutdown) look at, so they work unchanged.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tollway.ingress.app import Api
+from tollway.ingress.auth import Caller
+from tollway.ingress.hot import HEAD_FIELDS, RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head
+from tollway.ingress.problems import Reply
+from tollway.record.accept import Accepted, NewRun
+from tollway.record.run_document import RunRow
+
+_SUBMIT_URL = RUNS_PATH.encode()
+_READ_PREFIX = RUN_PREFIX.encode()
+_READ_AT = len(RUN_PREFIX)
+_ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+_STATUS = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+
+
+class _Deaf:
+    """Takes the place of the event that tells an ASGI app of more body: nobody waits for it here."""
+
+    def set(self) -> None:
+        """Nobody to tell."""
+
+
+_DEAF = _Deaf()
+
+
+class HotCycle:
+    """One request on the short way, in the form in which uvicorn's callbacks know requests."""
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "head",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "read",
+        "response_complete",
+    )
+
+    def __init__(self, head: Head, read: str | None, keep_alive: bool) -> None:
+        self.head = head
+        self.read = read
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = _DEAF
+
+
+class HotProtocol(HttpToolsProtocol):
+    """`http=` class of the API's uvicorn. The app must be an `Api`."""
+
+    app: Any
+    cycle: Any
+    headers: list[tuple[bytes, bytes]]
+    url: bytes
+
+    def on_headers_complete(self) -> None:
+        """Take the short way if the request has the common shape."""
+        cycle = self._hot_cycle()
+        if cycle is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = cycle
+
+    def on_message_complete(self) -> None:
+        """The request is whole: on the short way, answer it."""
+        cycle = self.cycle
+        if type(cycle) is not HotCycle:
+            super().on_message_complete()
+        elif cycle.more_body:
+            cycle.more_body = False
+            if cycle.read is None:
+                self._submit(cycle)
+            else:
+                self._look_up(cycle, cycle.read)
+
+    def _hot_cycle(self) -> HotCycle | None:
+        url = self.url
+        reads = len(url) == RUN_PATH_CHARS and url.startswith(_READ_PREFIX)
+        if not reads and url != _SUBMIT_URL:
+            return None
+        before = self.cycle
+        if (before is not None and not before.response_complete) or self.flow.write_paused:
+            return None
+        parser = self.parser
+        if parser.get_method() != (b"GET" if reads else b"POST") or parser.get_http_version() != "1.1":
+            return None
+        head, length = Head(), b"0" if reads else b""
+        for name, value in self.headers:
+            field = HEAD_FIELDS.get(name)
+            if field is not None:
+                setattr(head, field, value)
+            elif name == b"content-length":
+                length = value
+            elif name in _ELSEWHERE:
+                return None
+        if not head.plain or not length.isdigit() or len(length) > 6 or int(length) > HIGH_WATER_LIMIT:
+            return None
+        return HotCycle(head, url[_READ_AT:].decode("latin-1") if reads else None, parser.should_keep_alive())
+
+    def _submit(self, cycle: HotCycle) -> None:
+        api: Api = self.app
+        try:
+            if len(cycle.body) > api.services.options.body_bytes_max:
+                raise api.too_large()
+            run = api.context.hot.admit(cycle.head, bytes(cycle.body))
+            future = api.services.accepts.accept(run)
+        except Exception as error:
+            self._answer(cycle, api.refusal(error))
+            return
+        future.add_done_callback(lambda done: self._finish(cycle, lambda: self._accepted(cycle, run, done)))
+
+    def _accepted(self, cycle: HotCycle, run: NewRun, done: "asyncio.Future[Accepted]") -> Reply | None:
+        api: Api = self.app
+        accepted = done.result()
+        if not accepted.replayed:
+            api.context.told(run)
+            return api.context.hot.accepted(run)
+        reading = api.services.reads.run(accepted.run_id)
+        reading.add_done_callback(
+            lambda row: self._finish(cycle, lambda: api.context.hot.repeated(accepted.run_id, row.result()))
+        )
+        return None
+
+    def _look_up(self, cycle: HotCycle, run: str) -> None:
+        api: Api = self.app
+        try:
+            caller, run_id = api.context.hot.look_up(cycle.head, run)
+            future = api.services.reads.run(run_id)
+        except Exception as error:
+            self._answer(cycle, api.refusal(error))
+            return
+        future.add_done_callback(lambda done: self._finish(cycle, lambda: self._found(caller, run_id, done)))
+
+    def _found(self, caller: Caller, run_id: UUID, done: "asyncio.Future[RunRow | None]") -> Reply:
+        api: Api = self.app
+        return api.context.hot.found(caller, run_id, done.result())
+
+    def _finish(self, cycle: HotCycle, answer: Callable[[], Reply | None]) -> None:
+        """Write what `answer` gives, or the refusal it raises; None is an answer that comes later."""
+        api: Api = self.app
+        try:
+            reply = answer()
+        except (Exception, asyncio.CancelledError) as error:
+            reply = api.refusal(error)
+        if reply is not None:
+            self._answer(cycle, reply)
+
+    def _answer(self, cycle: HotCycle, reply: Reply) -> None:
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        parts = [_STATUS[HTTPStatus(reply.status)]]
+        for name, value in (*self.server_state.default_headers, *reply.headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(reply.body)
+        self.transport.write(b"".join(parts))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()

@@ -1,0 +1,59 @@
+"""What an API process is made of."""
+
+import os
+
+from tollway.config import Settings
+from tollway.hotstate.run_news import RunNews
+from tollway.ingress.app import Api, create_app
+from tollway.ingress.server import ApiServer, ServerOptions, listen
+from tollway.ingress.services import ApiOptions, ApiServices
+from tollway.outbound.sse import EventStreams
+from tollway.record.accept import Accepts
+from tollway.record.reads import RunReads
+from tollway.record.settings_sync import SettingsSync, SyncOptions
+from tollway.wiring.base import Base, base, stop_event
+
+SHUTDOWN_S = 10
+
+
+async def run_api(settings: Settings, workers_expected: int = 0) -> int:
+    """One API process until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
+    stop = stop_event()
+    listener = listen(settings.server.host, settings.server.port)
+    async with base(settings, "api") as parts:
+        api = _make_api(parts, workers_expected)
+        await ApiServer(api, listener, ServerOptions(grace_s=SHUTDOWN_S)).run(stop)
+    return 0
+
+
+def _make_api(parts: Base, workers_expected: int) -> Api:
+    settings = parts.settings
+    run_news = RunNews(parts.broadcast)
+    reads = RunReads(parts.database)
+    sync = SettingsSync(
+        parts.database,
+        parts.broadcast,
+        parts.clock,
+        SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
+    )
+    options = ApiOptions(
+        lanes=tuple(settings.lanes),
+        body_bytes_max=settings.server.body_bytes_max,
+        json_depth_max=settings.server.json_depth_max,
+        workers_expected=workers_expected,
+        supervisor=os.environ.get("TOLLWAY_SUPERVISOR", ""),
+    )
+    services = ApiServices(
+        parts.database,
+        Accepts(parts.database),
+        reads,
+        sync,
+        parts.broadcast,
+        run_news,
+        EventStreams(reads, run_news, parts.broadcast),
+        parts.ids,
+        parts.clock,
+        parts.metrics,
+        options,
+    )
+    return create_app(services)

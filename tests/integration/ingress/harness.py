@@ -1,0 +1,70 @@
+"""An API put together for tests, with news that travel within the process."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tollway.domain.ids import IdMaker
+from tollway.hotstate.run_news import RunNews
+from tollway.ingress.app import create_app
+from tollway.ingress.services import ApiOptions, ApiServices
+from tollway.outbound.sse import EventStreams, StreamOptions
+from tollway.record.accept import Accepts
+from tollway.record.agents import AgentRecord
+from tollway.record.database import Database
+from tollway.record.reads import RunReads
+from tollway.record.settings_sync import SettingsSync, SyncOptions
+from tollway.telemetry.metrics import Metrics
+
+ADMIN_KEY = "tw_" + "a" * 40
+
+
+class LocalNews:
+    """News within one process, at once; `said` keeps them."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self._callbacks: dict[str, list[Callable[[str], None]]] = {}
+
+    def publish(self, channel: str, message: str) -> None:
+        """Tell every subscriber."""
+        self.said.append((channel, message))
+        for callback in list(self._callbacks.get(channel, ())):
+            callback(message)
+
+    def subscribe(self, channel: str, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Subscribe."""
+        self._callbacks.setdefault(channel, []).append(callback)
+        return lambda: self._callbacks[channel].remove(callback)
+
+
+class ApiHarness:
+    """One API process' objects."""
+
+    def __init__(self, database: Database, news: LocalNews, options: ApiOptions | None = None, **sync: Any) -> None:
+        clock = database.clock
+        self.database = database
+        self.news = news
+        self.reads = RunReads(database)
+        self.run_news = RunNews(news)
+        self.sync = SettingsSync(database, news, clock, SyncOptions(**sync))
+        self.streams = EventStreams(self.reads, self.run_news, news, StreamOptions(poll_s=0.05))
+        self.ids = IdMaker(clock)
+        self.services = ApiServices(
+            database=database,
+            accepts=Accepts(database),
+            reads=self.reads,
+            sync=self.sync,
+            news=news,
+            run_news=self.run_news,
+            streams=self.streams,
+            ids=self.ids,
+            clock=clock,
+            metrics=Metrics(),
+            options=options or ApiOptions(),
+        )
+        self.api = create_app(self.services)
+
+
+def make_agent(name: str, schema: dict[str, Any], version: str = "1") -> AgentRecord:
+    """An agent as a worker would publish it."""
+    return AgentRecord(name, version, "standard", "fast", schema, {}, timeout_s=60, max_attempts=3)
