@@ -6,8 +6,8 @@ from itertools import count
 
 import asyncpg
 import pytest
-from record_kit import drop_database, make_database, session
 
+from record_kit import drop_database, make_database, session
 from tollway.domain.clock import AnchoredClock
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.migrate import migrate

@@ -1,7 +1,9 @@
 """Makes and looks at states of the record, for tests on the real PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,12 +12,16 @@ import asyncpg
 
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker
+from tollway.domain.words import ActorKind, RunState
 from tollway.record.accept import Accepts, NewRun
+from tollway.record.cancel import end_queued_runs
 from tollway.record.claims import Claim, Claimed, Claims
 from tollway.record.database import Database
-from tollway.record.journal import Ending, Fact, RunWrite
+from tollway.record.journal import Ending, Fact, Intent, JournalRecord, Leaving, RunWrite
 from tollway.record.processes import register_process
+from tollway.record.reads import RunFilter, RunReads
 from tollway.record.server import EmbeddedPostgres
+from tollway.record.upkeep import Upkeep
 
 RECORD_TABLES = ("run", "queue", "flow", "step", "event", "ledger", "dead_letter", "webhook_delivery", "idempotency")
 
@@ -130,3 +136,55 @@ async def event_types(connection: asyncpg.Connection, run_id: UUID) -> list[str]
     rows = await connection.fetch("select seq, type from event where run_id = $1 order by seq", run_id)
     assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["type"] for row in rows]
+
+
+async def whole_cycle(database: Database) -> list[UUID]:
+    """Everything that processes do with runs, through one `Database`; returns the runs that ended.
+
+    One succeeds with a journaled step, one is retried, one loses its worker and succeeds, one is cancelled.
+    """
+    runs = [
+        new_run(idempotency_key=f"cycle-{n}", body_hash=b"b", webhook_url="https://example.test/") for n in range(4)
+    ]
+    await accept_all(database, runs)
+    claims, worker = await new_claims(database)
+    held = (await claim(claims, 3)).claims
+    record = JournalRecord(database, worker)
+    intent = write_of(held[0], told := fact("step.intent"))
+    intent.intents.append(Intent(1, "1", "task", "look", 1, ids.new(), 0, told.at, None))
+    assert await record.write([intent]) == [True]
+    assert len(await record.steps([held[0].run_id])) == 1
+    held[0] = replace(held[0], next_seq=intent.next_seq)
+    back = Leaving(held[1].run_id, held[1].fence, held[1].next_seq, told.at, 1, "retried", None)
+    assert await record.complete([success(held[0])]) == [True]
+    assert await record.requeue([back]) == [True]
+    keeper = Upkeep(database, await register_process(database, "keeper", 12.0))
+    assert await keeper.elected(10.0)
+    assert await keeper.open_gates() == ["standard"]
+    assert len(await keeper.reap(worker)) == 1
+    assert len(await end_queued_runs(database, [runs[3].id], RunState.CANCELLED, (ActorKind.KEY, "k"))) == 1
+    claims, worker = await new_claims(database)
+    again = await claim(claims, 10)
+    assert await JournalRecord(database, worker).complete([success(one) for one in again.claims]) == [True, True]
+    empty = await claim(claims)
+    await claims.mark_idle("standard", empty.empty)
+    await claims.raise_floor("standard", {"triage": 1.0})
+    await claims.true_up({("standard", "triage", "default"): 5.0})
+    assert (await keeper.due()).opens_at is None
+    assert await keeper.expire() == await keeper.bury_poison() == []
+    await keeper.make_partitions()
+    await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})
+    await keeper.forget_old(30)
+    await keeper.resign()
+    found = await RunReads(database).list_runs(RunFilter(), None, 10)
+    return [row[0] for row in found if row[10] is not None]
+
+
+async def until_blocked(admin: asyncpg.Connection) -> None:
+    """Returns once some session of this database waits for a lock."""
+    text = (
+        "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+    )
+    async with asyncio.timeout(20):
+        while not await admin.fetchval(text):
+            await asyncio.sleep(0.01)

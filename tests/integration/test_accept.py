@@ -5,8 +5,19 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
-from record_kit import accept_all, claim, clock, event_types, everything, ids, new_claims, new_run, session
 
+from record_kit import (
+    accept_all,
+    claim,
+    clock,
+    event_types,
+    everything,
+    ids,
+    new_claims,
+    new_run,
+    session,
+    until_blocked,
+)
 from tollway.domain.errors import Problem
 from tollway.record.accept import Accepted, Accepts, run_columns
 from tollway.record.database import Database
@@ -153,11 +164,7 @@ async def test_a_pause_reaches_a_line_that_is_just_being_made(
         await transaction.start()
         await other.fetch(query("accept_runs"), *run_columns([new_run(tenant="slow")]))
         pausing = asyncio.create_task(put_tenant(database, "slow", {"paused": True}))
-        async with asyncio.timeout(10):
-            while not pausing.done() and not await admin.fetchval(
-                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
-            ):
-                await asyncio.sleep(0.01)
+        await until_blocked(admin)
         await transaction.commit()
         await pausing
     assert await admin.fetchval("select state from flow where tenant = 'slow'") == 2

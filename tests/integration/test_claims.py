@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, success
 
+from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, success, until_blocked
 from tollway.domain.clock import AnchoredClock
 from tollway.queue.fair import Line, Waiting, charge, pick
 from tollway.record.accept import Accepts
@@ -49,7 +49,8 @@ async def load(admin: asyncpg.Connection, lines: list[Line]) -> dict[object, int
     )
     rows = [(ids.new(), line.tenant, run.place, run.est_nano) for line in lines for run in line.runs]
     await admin.executemany(
-        "insert into queue (run_id, lane, class, tenant, place, est_nano) values ($1, 'standard', 'triage', $2, $3, $4)",
+        "insert into queue (run_id, lane, class, tenant, place, est_nano) "
+        "values ($1, 'standard', 'triage', $2, $3, $4)",
         rows,
     )
     await admin.executemany(
@@ -228,7 +229,7 @@ async def test_a_cancelled_run_between_sight_and_claim_is_not_charged(
     async with admin.transaction():
         await admin.execute("delete from queue where est_nano = 700")
         claiming = asyncio.create_task(claim(claims))
-        await _waiting(admin)
+        await until_blocked(admin)
     assert [one.run_id for one in (await claiming).claims] == [kept.id]
     assert await admin.fetchval("select vtime from flow") == 30
 
@@ -275,11 +276,3 @@ async def test_a_lazy_claim_is_as_good_while_nothing_crashes(
         assert await admin.fetchval("select state from run") == "succeeded"
     finally:
         await lazy.stop()
-
-
-async def _waiting(admin: asyncpg.Connection) -> None:
-    async with asyncio.timeout(10):
-        while not await admin.fetchval(
-            "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
-        ):
-            await asyncio.sleep(0.01)

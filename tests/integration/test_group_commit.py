@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
+from record_kit import until_blocked
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.record.database import Database, DatabaseOptions
@@ -151,20 +152,10 @@ async def test_who_lost_a_deadlock_goes_again(store: Store, table: asyncpg.Conne
     async with table.transaction():
         await table.execute("insert into item values (2, 2)")
         both = asyncio.gather(store.commits.put((1, 1)), store.commits.put((2, 2)))
-        assert await _waits_for_lock(table)
+        await until_blocked(table)
         await table.execute("insert into item values (1, 1) on conflict do nothing")
     assert await both == [1, 2]
     assert len(store.batches) > 1
-
-
-async def _waits_for_lock(admin: asyncpg.Connection) -> bool:
-    for _ in range(500):
-        if await admin.fetchval(
-            "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
-        ):
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 async def test_cancelling_one_caller_leaves_the_others(store: Store, table: asyncpg.Connection) -> None:
@@ -173,7 +164,7 @@ async def test_cancelling_one_caller_leaves_the_others(store: Store, table: asyn
     before.cancel()
     async with table.transaction():
         await table.execute("lock table item")
-        assert await _waits_for_lock(table)
+        await until_blocked(table)
         during.cancel()
         late = store.commits.put((4, 1))
     assert await other == 3
@@ -194,7 +185,7 @@ async def test_a_cancelled_flight_tells_its_callers(store: Store, table: asyncpg
     async with table.transaction():
         await table.execute("lock table item")
         future = store.commits.put((1, 1))
-        assert await _waits_for_lock(table)
+        await until_blocked(table)
         for task in list(store.commits._flights):
             task.cancel()
         with pytest.raises(DatabaseUnavailable):

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+
 from record_kit import (
     accept_all,
     claim,
@@ -22,7 +23,6 @@ from record_kit import (
     success,
     write_of,
 )
-
 from tollway.domain.errors import Fenced
 from tollway.domain.llm import Usage
 from tollway.record.claims import Claim

@@ -33,7 +33,7 @@ def served_once(lines: list[Line], wanted: int) -> tuple[list[Line], list[tuple[
 @settings(max_examples=150, deadline=None)
 @given(backlogs(), st.integers(1, 24))
 def test_the_gap_between_backlogged_tenants_is_bounded(lines: list[Line], wanted: int) -> None:
-    """While all have a backlog, weighted service differs by ≤ 2 × what a line may get per claim × largest cost / weight."""
+    """While all have a backlog, weighted service differs by at most twice what a claim may give a line."""
     per_line = min(wanted, max(4, 2 * wanted // len(lines)))
     dearest = max(run.est_nano / line.weight for line in lines for run in line.runs)
     while all(len(line.runs) >= per_line for line in lines):
