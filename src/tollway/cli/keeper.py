@@ -18,7 +18,7 @@ def keeper(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     Example:
       tollway keeper --config tollway.toml
     """
-    from tollway.wiring import run_keeper  # noqa: PLC0415
+    from tollway.wiring.keeper import run_keeper  # noqa: PLC0415
 
     settings = settings_for(config, {"database.data_dir": data_dir}, "keeper", as_json)
     serve(lambda: run_keeper(settings))

@@ -22,7 +22,7 @@ def migrate(phase: str, config: Path | None, data_dir: Path | None, as_json: boo
     """
     from tollway.record.migrate import PHASES, latest_version  # noqa: PLC0415
     from tollway.record.migrate import migrate as apply  # noqa: PLC0415
-    from tollway.wiring import database_url  # noqa: PLC0415
+    from tollway.wiring.base import database_url  # noqa: PLC0415
 
     settings = settings_for(config, {"database.data_dir": data_dir}, "migrate", as_json)
 

@@ -22,7 +22,7 @@ def worker(
     Example:
       tollway worker --agents shop.agents --lanes interactive,standard
     """
-    from tollway.wiring import run_worker  # noqa: PLC0415
+    from tollway.wiring.worker import run_worker  # noqa: PLC0415
 
     flags = {
         "worker.lanes": [lane.strip() for lane in lanes.split(",")] if lanes else None,

@@ -31,13 +31,22 @@ class Readiness:
 
     async def _look(self) -> dict[str, Any]:
         services, options = self._api.services, self._api.services.options
-        missing = []
+        missing: list[str] = []
+        agents: set[str] = set()
         if self._api.gatekeeper.draining:
             missing.append("this process is shutting down")
         claiming = 0
         try:
-            workers = await asyncio.wait_for(live_processes(services.database, "worker"), _TIMEOUT_S)
-            claiming = sum(1 for worker in workers if worker.facts.get("claiming") is True and not worker.stopping)
+            live = await asyncio.wait_for(live_processes(services.database, "worker"), _TIMEOUT_S)
+            workers = [
+                worker
+                for worker in live
+                if worker.facts.get("claiming") is True
+                and not worker.stopping
+                and options.supervisor in ("", worker.facts.get("supervisor"))
+            ]
+            claiming = len(workers)
+            agents = {str(name) for worker in workers for name in worker.facts.get("agents", ())}
         except (DatabaseUnavailable, TimeoutError) as error:
             missing.append(f"the database cannot be reached: {str(error) or 'no answer in time'}")
         else:
@@ -46,5 +55,5 @@ class Readiness:
         if not services.sync.fresh:
             missing.append("the settings in memory are too old to rely on")
         known = self._api.catalogue.names()
-        missing += [f"agent {name} is not published yet" for name in options.agents_expected if name not in known]
+        missing += [f"agent {name} is not published yet" for name in sorted(agents - set(known))]
         return {"ready": not missing, "missing": missing, "workers": claiming, "agents": sorted(known)}

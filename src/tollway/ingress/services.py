@@ -30,7 +30,7 @@ class EventStreamMaker(Protocol):
 class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
-    `est_nano` is what a run is taken to cost until more is known: the unit in which lines are charged.
+    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the unit in which lines are charged.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
@@ -39,8 +39,8 @@ class ApiOptions:
     accepts_waiting_max: int = 5_000
     loop_lag_max_s: float = 1.0
     est_nano: int = 1_000_000
-    agents_expected: tuple[str, ...] = ()
     workers_expected: int = 0
+    supervisor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

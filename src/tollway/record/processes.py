@@ -65,3 +65,11 @@ async def live_processes(database: Database, role: str) -> list[LiveProcess]:
 async def count_behind(database: Database, version: int) -> int:
     """Live API processes that have not read the settings up to `version`. Raises DatabaseUnavailable."""
     return int(await database.value("count_behind", version))
+
+
+async def retire_processes(database: Database, pids: list[int]) -> int:
+    """Say of ended processes of this machine that they are dead, so that nobody waits for their leases.
+
+    Only for whoever saw them end. Returns how many were on record. Raises DatabaseUnavailable.
+    """
+    return len(await database.rows("retire_process", socket.gethostname(), pids))

@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from tollway.domain.words import ActorKind, RunState
-from tollway.queue.beats import Beat
 from tollway.record.cancel import end_queued_runs
 from tollway.record.database import Database
 
@@ -36,10 +35,9 @@ class Upkeep:
         """Let another keeper be elected at once."""
         await self._database.rows("leave_election", "keeper", self._keeper_id)
 
-    async def beats(self) -> dict[int, tuple[str, Beat]]:
-        """Every process' role and beat, by id."""
-        rows = await self._database.rows("list_beats")
-        return {row["id"]: (row["role"], Beat(row["id"], row["beat"], row["lease_ttl_s"])) for row in rows}
+    async def beats(self) -> list[tuple[int, str, int, float]]:
+        """Every process: id, role, beat, and its lease's seconds."""
+        return [tuple(row) for row in await self._database.rows("list_beats")]
 
     async def due(self) -> Due:
         """When the next gate of time opens and the next run expires."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.broadcast import Broadcast
-from tollway.queue.beats import BeatWatch
+from tollway.queue.beats import Beat, BeatWatch
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
 
@@ -83,9 +83,11 @@ class Keeper:
         return now < self._elected_until
 
     async def _look_at_beats(self) -> None:
-        beats = await self._upkeep.beats()
-        for process_id in self._watch.look([beat for _, beat in beats.values()], self._clock.monotonic()):
-            await self._reap(process_id, beats[process_id][0])
+        processes = await self._upkeep.beats()
+        roles = {process_id: role for process_id, role, _, _ in processes}
+        beats = [Beat(process_id, beat, ttl_s) for process_id, _, beat, ttl_s in processes]
+        for process_id in self._watch.look(beats, self._clock.monotonic()):
+            await self._reap(process_id, roles[process_id])
         now = self._clock.monotonic()
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S

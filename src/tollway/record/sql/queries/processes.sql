@@ -30,3 +30,9 @@ where role = 'api' and settings_seen < $1 and beat_at > clock_timestamp() - make
 -- name: read_settings_version
 -- How often settings have changed.
 select version from settings_version
+
+
+-- name: retire_process
+-- Says of a process known to have ended that it has: what it held is taken back at the keeper's next look.
+update process set lease_ttl_s = 0, beat_at = '-infinity', stopping = true, facts = facts || '{"claiming": false}'
+where host = $1 and pid = any ($2::int[]) returning id

@@ -1,98 +1,35 @@
-"""The only place where objects are put together: what each kind of process is made of."""
+"""What a worker process is made of."""
 
 import asyncio
 import contextlib
 import importlib
 import os
 import random
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
-from tollway.domain.ids import IdMaker
-from tollway.hotstate.broadcast import Broadcast
 from tollway.llm.gateway import Gateway, GatewayOptions
-from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
-from tollway.record.database import Database, DatabaseOptions
+from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
-from tollway.record.migrate import latest_version, schema_version
-from tollway.record.pooler import stands_behind_pooler
 from tollway.record.processes import leave_process, register_process
-from tollway.record.server import running_url
-from tollway.record.upkeep import Upkeep
-from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
-from tollway.runtime.keeper import Keeper, KeeperOptions
 from tollway.runtime.registry import Registry, registry
 from tollway.runtime.run import RunServices
 from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.spend.prices import Prices
-from tollway.telemetry.metrics import Metrics
+from tollway.wiring.base import Base, base, stop_event
 
 EXIT_REPLACED = 75
-LOOK_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What every process has: the record, the news, time, ids and its own counters."""
-
-    settings: Settings
-    database: Database
-    broadcast: Broadcast
-    clock: AnchoredClock
-    ids: IdMaker
-    metrics: Metrics
-
-
-def database_url(settings: Settings) -> str:
-    """Where the record is; for the embedded one, the server that `tollway up` runs on the data folder."""
-    if not settings.database.embedded:
-        return settings.database.url
-    found = running_url(settings.database.data_dir)
-    if found is None:
-        raise ConfigError(
-            "database.url",
-            "embedded",
-            f"no embedded PostgreSQL runs on {settings.database.data_dir}; start `tollway up` there, or name a database",
-        )
-    return found
-
-
-async def database_options(settings: Settings, role: str) -> DatabaseOptions:
-    """How to reach the record; finds out whether a transaction pooler stands before it. Raises DatabaseUnavailable."""
-    url = database_url(settings)
-    pooled = await stands_behind_pooler(url)
-    return DatabaseOptions(url, settings.database.direct_url, pooled, application=f"tollway {role}")
-
-
-@asynccontextmanager
-async def base(settings: Settings, role: str) -> AsyncIterator[Base]:
-    """Connected, and on the schema this code works with. Raises DatabaseUnavailable, ConfigError."""
-    options = await database_options(settings, role)
-    version, wanted = await schema_version(options.url), latest_version()
-    if version < wanted:
-        raise ConfigError("database.url", "(hidden)", f"is at schema {version} of {wanted}; run `tollway migrate`")
-    clock = AnchoredClock()
-    database = Database(options, clock)
-    broadcast = Broadcast(options.direct_url or ("" if options.pooled else options.url))
-    await database.start()
-    await broadcast.start()
-    try:
-        yield Base(settings, database, broadcast, clock, IdMaker(clock), Metrics())
-    finally:
-        await broadcast.stop()
-        await database.stop()
 
 
 def load_agents(modules: Sequence[str]) -> Registry:
@@ -110,19 +47,6 @@ def load_agents(modules: Sequence[str]) -> Registry:
         except Exception as error:
             raise ConfigError("--agents", name, f"cannot be imported: {type(error).__name__}: {error}") from error
     return registry
-
-
-def stop_event() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
-def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
-    """The LLM path. Raises ConfigError for a route that could never be called."""
-    return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
 
 
 async def run_worker(settings: Settings, modules: Sequence[str]) -> int:
@@ -160,44 +84,9 @@ async def run_worker(settings: Settings, modules: Sequence[str]) -> int:
         return EXIT_REPLACED if worker.abandoned else 0
 
 
-async def run_keeper(settings: Settings) -> int:
-    """One keeper until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
-    stop = stop_event()
-    async with base(settings, "keeper") as parts:
-        ttl_s = settings.worker.lease_ttl_s
-        keeper_id = await register_process(parts.database, "keeper", ttl_s)
-        kept = settings.retention
-        days = {"run": kept.runs_days, "step": kept.runs_days, "event": kept.events_days, "ledger": kept.ledger_days}
-        look_every_s = min(LOOK_EVERY_S, settings.worker.lease_ttl_s / 4)
-        keeper = Keeper(
-            Upkeep(parts.database, keeper_id), parts.broadcast, parts.clock, KeeperOptions(look_every_s, days)
-        )
-        deliverer = WebhookDeliverer(
-            WebhookRecord(parts.database),
-            parts.broadcast,
-            parts.clock,
-            parts.metrics,
-            DeliverOptions(keep_days=kept.runs_days),
-        )
-        heartbeat = Heartbeat(
-            replace(parts.database.options, connections_max=1),
-            keeper_id,
-            HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
-            dict,
-            stop.set,
-        )
-        heartbeat.start()
-        await keeper.start()
-        await deliverer.start()
-        try:
-            await stop.wait()
-        finally:
-            await keeper.stop()
-            await deliverer.stop()
-            heartbeat.stop()
-            with contextlib.suppress(DatabaseUnavailable):
-                await leave_process(parts.database, keeper_id)
-    return 0
+def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
+    """The LLM path. Raises ConfigError for a route that could never be called."""
+    return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
 
 
 def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, lazy: Database) -> Worker:

@@ -1,0 +1,57 @@
+"""`tollway up`: everything on this machine, in the foreground."""
+
+import json
+from pathlib import Path
+
+import click
+
+from tollway.cli._serve import config_option, data_dir_option, json_option, serve, settings_for, warn_unwise
+
+
+@click.command()
+@click.option("--agents", "modules", multiple=True, metavar="MODULE", help="Python module that registers agents.")
+@click.option("--port", type=int, default=None, help="Port of the API [default: server.port].")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=None, help="Worker processes [default: worker.processes]."
+)
+@config_option
+@data_dir_option
+@json_option
+def up(
+    modules: tuple[str, ...],
+    port: int | None,
+    workers: int | None,
+    config: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Run everything on this machine until Ctrl-C or SIGTERM, which drains and stops it all.
+
+    \b
+    Example:
+      tollway up --agents examples.agents --workers 2
+    """
+    from tollway.wiring.up import Place, UpOptions, run_up  # noqa: PLC0415
+
+    flags = {
+        "server.port": port,
+        "worker.processes": workers,
+        "database.data_dir": None if data_dir is None else data_dir.resolve(),
+    }
+    settings = settings_for(config, flags, "up", as_json)
+    warn_unwise(settings)
+
+    def announce(place: Place) -> None:
+        if as_json:
+            facts = {"url": place.url, "admin_key_file": str(place.admin_key_file), "provider_sim": place.sim_url}
+            click.echo(json.dumps(facts))
+            return
+        click.echo(f"Tollway is starting on {place.url}  (ready when {place.url}/readyz answers 200)")
+        if place.admin_key_file is not None:
+            click.echo(f"The admin key is kept in {place.admin_key_file}; commands run from here find it.")
+        if place.sim_url is not None:
+            click.echo(f"No provider is configured: every model is the simulated provider at {place.sim_url}.")
+        if not modules:
+            click.echo("No --agents are named: runs are accepted once a worker publishes agents.")
+
+    serve(lambda: run_up(settings, UpOptions(modules, config, as_json), announce))

@@ -1,0 +1,78 @@
+"""What every kind of process has: the record, the news, time, ids, its own counters; and how it is told to stop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tollway.config import Settings
+from tollway.domain.clock import AnchoredClock
+from tollway.domain.errors import ConfigError
+from tollway.domain.ids import IdMaker
+from tollway.hotstate.broadcast import Broadcast
+from tollway.record.database import Database, DatabaseOptions
+from tollway.record.migrate import latest_version, schema_version
+from tollway.record.pooler import stands_behind_pooler
+from tollway.record.server import running_url
+from tollway.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every process has: the record, the news, time, ids and its own counters."""
+
+    settings: Settings
+    database: Database
+    broadcast: Broadcast
+    clock: AnchoredClock
+    ids: IdMaker
+    metrics: Metrics
+
+
+def database_url(settings: Settings) -> str:
+    """Where the record is; for the embedded one, the server that `tollway up` runs on the data folder."""
+    if not settings.database.embedded:
+        return settings.database.url
+    found = running_url(settings.database.data_dir)
+    if found is None:
+        raise ConfigError(
+            "database.url",
+            "embedded",
+            f"no embedded PostgreSQL runs on {settings.database.data_dir}; start `tollway up` there, or name a database",
+        )
+    return found
+
+
+async def database_options(settings: Settings, role: str) -> DatabaseOptions:
+    """How to reach the record; finds out whether a transaction pooler stands before it. Raises DatabaseUnavailable."""
+    url = database_url(settings)
+    pooled = await stands_behind_pooler(url)
+    return DatabaseOptions(url, settings.database.direct_url, pooled, application=f"tollway {role}")
+
+
+@asynccontextmanager
+async def base(settings: Settings, role: str) -> AsyncIterator[Base]:
+    """Connected, and on the schema this code works with. Raises DatabaseUnavailable, ConfigError."""
+    options = await database_options(settings, role)
+    version, wanted = await schema_version(options.url), latest_version()
+    if version < wanted:
+        raise ConfigError("database.url", "(hidden)", f"is at schema {version} of {wanted}; run `tollway migrate`")
+    clock = AnchoredClock()
+    database = Database(options, clock)
+    broadcast = Broadcast(options.direct_url or ("" if options.pooled else options.url))
+    await database.start()
+    await broadcast.start()
+    try:
+        yield Base(settings, database, broadcast, clock, IdMaker(clock), Metrics())
+    finally:
+        await broadcast.stop()
+        await database.stop()
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,56 @@
+"""What a keeper process is made of."""
+
+import contextlib
+from dataclasses import replace
+
+from tollway.config import Settings
+from tollway.domain.errors import DatabaseUnavailable
+from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
+from tollway.record.processes import leave_process, register_process
+from tollway.record.upkeep import Upkeep
+from tollway.record.webhooks import WebhookRecord
+from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
+from tollway.runtime.keeper import Keeper, KeeperOptions
+from tollway.wiring.base import base, stop_event
+
+LOOK_EVERY_S = 1.0
+
+
+async def run_keeper(settings: Settings) -> int:
+    """One keeper until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
+    stop = stop_event()
+    async with base(settings, "keeper") as parts:
+        ttl_s = settings.worker.lease_ttl_s
+        keeper_id = await register_process(parts.database, "keeper", ttl_s)
+        kept = settings.retention
+        days = {"run": kept.runs_days, "step": kept.runs_days, "event": kept.events_days, "ledger": kept.ledger_days}
+        look_every_s = min(LOOK_EVERY_S, settings.worker.lease_ttl_s / 4)
+        keeper = Keeper(
+            Upkeep(parts.database, keeper_id), parts.broadcast, parts.clock, KeeperOptions(look_every_s, days)
+        )
+        deliverer = WebhookDeliverer(
+            WebhookRecord(parts.database),
+            parts.broadcast,
+            parts.clock,
+            parts.metrics,
+            DeliverOptions(keep_days=kept.runs_days),
+        )
+        heartbeat = Heartbeat(
+            replace(parts.database.options, connections_max=1),
+            keeper_id,
+            HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
+            dict,
+            stop.set,
+        )
+        heartbeat.start()
+        await keeper.start()
+        await deliverer.start()
+        try:
+            await stop.wait()
+        finally:
+            await keeper.stop()
+            await deliverer.stop()
+            heartbeat.stop()
+            with contextlib.suppress(DatabaseUnavailable):
+                await leave_process(parts.database, keeper_id)
+    return 0

@@ -1,0 +1,192 @@
+"""Everything on one machine: the embedded PostgreSQL, the simulated provider, API, workers and keeper, supervised.
+
+postgres ─▶ migrate ─▶ provider-sim (when nothing else is configured) ─▶ api, keeper, workers
+SIGTERM: api, keeper, workers drain ─▶ provider-sim ─▶ postgres
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tollway.config import SIM_PORT, Settings
+from tollway.domain.clock import AnchoredClock
+from tollway.domain.errors import DatabaseUnavailable
+from tollway.record.database import Database, DatabaseOptions
+from tollway.record.keys import ensure_admin_key
+from tollway.record.migrate import migrate
+from tollway.record.processes import retire_processes
+from tollway.record.server import EmbeddedPostgres
+from tollway.runtime.supervisor import ChildSpec, Supervisor
+from tollway.telemetry.logs import get_logger
+from tollway.wiring.api import listen
+from tollway.wiring.base import stop_event
+
+log = get_logger("up")
+
+ADMIN_KEY_FILE = "admin.key"
+_LOOK_EVERY_S = 0.2
+_GRACE_BEYOND_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `tollway up` was told: agent modules, and the settings file its children shall read as well."""
+
+    modules: tuple[str, ...]
+    config: Path | None
+    json_logs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything is, once it has started."""
+
+    url: str
+    admin_key_file: Path | None
+    sim_url: str | None
+
+
+async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Place], None]) -> int:
+    """Everything until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
+    stop = stop_event()
+    listen(settings.server.host, settings.server.port).close()
+    async with _record(settings) as (owner_url, app_url):
+        await migrate(owner_url)
+        key_file = await _admin_key(settings, owner_url)
+        sim_port = _free_port(SIM_PORT) if settings.simulated else None
+        env = _environment(settings, app_url, sim_port)
+        simulator = Supervisor(_simulator(sim_port, env), grace_s=5)
+        children = Supervisor(_children(settings, options, env), grace_s=settings.worker.grace_s + _GRACE_BEYOND_S)
+        simulating = asyncio.get_running_loop().create_task(simulator.run())
+        running = asyncio.get_running_loop().create_task(children.run())
+        watching = asyncio.get_running_loop().create_task(_retire_the_dead(children, app_url))
+        server = settings.server
+        sim_url = None if sim_port is None else f"http://127.0.0.1:{sim_port}"
+        announce(Place(f"http://{server.host}:{server.port}", key_file, sim_url))
+        await stop.wait()
+        log.info("up.stopping")
+        children.request_stop()
+        code = await running
+        watching.cancel()
+        simulator.request_stop()
+        await simulating
+    return code
+
+
+@asynccontextmanager
+async def _record(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """The record's URLs for its owner and for the processes; the embedded server lives as long as this."""
+    if not settings.database.embedded:
+        yield settings.database.direct_url or settings.database.url, settings.database.url
+        return
+    postgres = EmbeddedPostgres(settings.database.data_dir)
+    await postgres.start()
+    supervising = asyncio.get_running_loop().create_task(postgres.supervise())
+    try:
+        yield postgres.url, postgres.app_url
+    finally:
+        await postgres.stop()
+        await supervising
+
+
+async def _admin_key(settings: Settings, owner_url: str) -> Path | None:
+    """Make sure of the first admin key; the file it is kept in, unless the environment names it."""
+    given = os.environ.get("TOLLWAY_ADMIN_KEY")
+    path = settings.database.data_dir / ADMIN_KEY_FILE
+    if given:
+        secret = given
+    elif path.exists():
+        secret = path.read_text().strip()
+    else:
+        secret = f"tw_{secrets.token_urlsafe(30)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secret + "\n")
+    database = Database(DatabaseOptions(owner_url, connections_max=1), AnchoredClock())
+    await database.start()
+    try:
+        await ensure_admin_key(database, secret)
+    finally:
+        await database.stop()
+    return None if given else path
+
+
+def _free_port(wished: int) -> int:
+    for port in (wished, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
+
+
+def _environment(settings: Settings, app_url: str, sim_port: int | None) -> dict[str, str]:
+    """What the children inherit: our whole environment, and where things are."""
+    env = dict(os.environ)
+    env["TOLLWAY_DATABASE__URL"] = app_url
+    env["TOLLWAY_DATABASE__DATA_DIR"] = str(settings.database.data_dir)
+    env["TOLLWAY_SERVER__HOST"] = settings.server.host
+    env["TOLLWAY_SERVER__PORT"] = str(settings.server.port)
+    env["TOLLWAY_WORKER__PROCESSES"] = str(settings.worker.processes)
+    env["TOLLWAY_SUPERVISOR"] = f"{socket.gethostname()}:{os.getpid()}"
+    if sim_port is not None:
+        env["TOLLWAY_PROVIDERS__SIM__BASE_URL"] = f"http://127.0.0.1:{sim_port}/v1"
+    return env
+
+
+def _simulator(port: int | None, env: dict[str, str]) -> list[ChildSpec]:
+    if port is None:
+        return []
+    return [ChildSpec("provider-sim", (*_program("provider-sim"), "--port", str(port)), env)]
+
+
+def _children(settings: Settings, options: UpOptions, env: dict[str, str]) -> list[ChildSpec]:
+    common: tuple[str, ...] = ()
+    if options.config is not None:
+        common += ("--config", str(options.config))
+    if options.json_logs:
+        common += ("--json",)
+    processes = settings.worker.processes
+    agents = tuple(part for module in options.modules for part in ("--agents", module))
+    return [
+        ChildSpec("keeper", (*_program("keeper"), *common), env),
+        ChildSpec("api", (*_program("api"), "--expect-workers", str(processes), *common), env),
+        *(
+            ChildSpec(f"worker-{number}", (*_program("worker"), *agents, *common), env)
+            for number in range(1, processes + 1)
+        ),
+    ]
+
+
+def _program(command: str) -> Sequence[str]:
+    return (sys.executable, "-m", "tollway", command)
+
+
+async def _retire_the_dead(children: Supervisor, url: str) -> None:
+    """Tell the record of children that ended, so that their runs need not wait for a lease to run out."""
+    database: Database | None = None
+    pids: dict[str, int | None] = {}
+    gone: list[int] = []
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        for status in children.status():
+            before = pids.get(status.name)
+            if before is not None and status.pid != before:
+                gone.append(before)
+            pids[status.name] = status.pid
+        if not gone:
+            continue
+        with contextlib.suppress(DatabaseUnavailable):
+            if database is None:
+                database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
+                await database.start()
+            await retire_processes(database, gone)
+            gone = []
