@@ -108,8 +108,9 @@ class WebhookDeliverer:
                 log.warning("webhooks.unreachable", error=str(error))
             except Exception as error:
                 log.failure("webhooks.broken", error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(REST_S_MIN, rest_s))
+            with suppress(TimeoutError):  # not wait_for: before Python 3.12 it may swallow the cancellation of stop()
+                async with asyncio.timeout(max(REST_S_MIN, rest_s)):
+                    await self._wake.wait()
 
     async def _round(self) -> float:
         """Begin what is due and has a place; returns the seconds until there may be more."""
