@@ -108,7 +108,7 @@ class WebhookDeliverer:
                 log.warning("webhooks.unreachable", error=str(error))
             except Exception as error:
                 log.failure("webhooks.broken", error)
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # not wait_for: before Python 3.12 it may swallow the cancellation of stop()
                 async with asyncio.timeout(max(REST_S_MIN, rest_s)):
                     await self._wake.wait()
 

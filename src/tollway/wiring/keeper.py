@@ -50,6 +50,7 @@ async def run_keeper(settings: Settings) -> int:
         finally:
             await deliverer.stop()
             await keeper.stop()
+            await deliverer.stop()
             heartbeat.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, keeper_id)
