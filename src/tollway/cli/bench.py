@@ -52,7 +52,7 @@ _MARKS = {True: "[green]met[/]", False: "[yellow]missed[/]", None: ""}
 @click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
-def bench(  # noqa: PLR0917  # click passes every option by its name
+def bench(  # click passes every option by its name
     scenarios: tuple[str, ...],
     clients: int | None,
     seconds: float | None,

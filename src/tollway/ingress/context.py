@@ -28,6 +28,8 @@ class ApiContext:
         services.metrics.runs_accepted.add(run.lane)
         services.metrics.accept_seconds.observe(services.clock.now() - run.created_at)
         services.news.publish("queue", run.lane)
+        if run.delay_s > 0 or run.deadline_at is not None or run.ttl_s is not None:
+            services.news.publish("due", "")
 
 
 def make_context(services: ApiServices) -> ApiContext:

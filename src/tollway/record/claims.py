@@ -38,6 +38,7 @@ class Claim:
     est_nano: int
     key_id: str
     cancelled_by: str | None
+    hooked: bool
 
     @property
     def attempt(self) -> int:
@@ -85,6 +86,10 @@ class Claims:
             head["low"],
             head["lines"],
         )
+
+    async def lanes_with_work(self, lanes: Sequence[str], agents: Sequence[str]) -> list[str]:
+        """Of these lanes, those with something to claim."""
+        return [row[0] for row in await self._database.rows("lanes_with_work", list(lanes), list(agents))]
 
     async def claim_alone(self, run_id: UUID) -> Claim | None:
         """Claim one run kept apart for a process of its own; None when somebody else has it or it has ended."""
@@ -145,4 +150,5 @@ _CLAIM_COLUMNS = (
     "est_nano",
     "key_id",
     "cancelled_by",
+    "hooked",
 )

@@ -79,7 +79,7 @@ async def schema_version(url: str) -> int:
 
 async def _apply(connection: asyncpg.Connection, phases: tuple[str, ...]) -> list[Migration]:
     applied = []
-    while not await connection.fetchval(query("lock_schema")):
+    while not await connection.fetchval(query("lock_schema")):  # noqa: ASYNC110  the other migrator is another process
         await asyncio.sleep(_LOCK_PAUSE_S)
     try:
         await connection.execute(query("make_schema_version"))

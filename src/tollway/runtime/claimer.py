@@ -19,7 +19,6 @@ log = get_logger("claimer")
 
 PACE_S = 0.008
 BATCH_MAX = 100
-POLL_S = 1.0
 EMPTY_FOR_S = 2.0
 FLOOR_LAG_S = 2.0
 WHOLE_EVERY_S = 1.0
@@ -46,8 +45,10 @@ class Claimer:
         options: ClaimerOptions,
         running: dict[str, int],
         take: Callable[[Sequence[Claim]], None],
+        poll_s: Callable[[], float],
     ) -> None:
         self.claiming = False
+        self._poll_s = poll_s
         self._claims = claims
         self._clock = clock
         self._options = options
@@ -104,10 +105,11 @@ class Claimer:
             return
         began = self._clock.monotonic()
         try:
-            async with asyncio.timeout(POLL_S * random.uniform(0.75, 1.25)):
+            async with asyncio.timeout(self._poll_s() * random.uniform(0.75, 1.25)):
                 await self._wake.wait()
         except TimeoutError:
-            self._hungry.update(self._options.lanes)
+            options = self._options
+            self._hungry.update(await self._claims.lanes_with_work(options.lanes, options.agents))
             return
         left_s = PACE_S - (self._clock.monotonic() - began)
         if left_s > 0 and self._busy:

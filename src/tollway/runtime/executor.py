@@ -44,8 +44,9 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""
-        if self._stopped_as is not None:
-            return self._stopped_as
+        told = self._told_to_stop()
+        if told is not None:
+            return told
         left_s = self._seconds_left()
         if left_s is not None and left_s <= 0:
             return Expired()
@@ -60,9 +61,7 @@ class Execution:
         timeout_s = self.spec.timeout_s if left_s is None else min(self.spec.timeout_s, left_s)
         await self._watch(self._task, timeout_s)
         await self._close_streams()
-        if self._stopped_as is not None:
-            return self._stopped_as
-        return self._verdict(self._task)
+        return self._told_to_stop() or self._verdict(self._task)
 
     def stop(self, outcome: Outcome) -> None:
         """End the attempt with this outcome: cancelled, handed back, or given up as lost."""
@@ -72,6 +71,9 @@ class Execution:
             self._tell()
             if self._task is not None:
                 self._task.cancel()
+
+    def _told_to_stop(self) -> Outcome | None:
+        return self._stopped_as
 
     def _tell(self, _task: object = None) -> None:
         if not self._told.done():

@@ -1,14 +1,14 @@
 """The journal of a running run: steps numbered when called, intents before the deed, outcomes after it.
 
 A run has one writer, so its event numbers are made here. At most one write of a run is on its way at a time; what
-gathers meanwhile goes with the next, and an outcome rides with the next intent or the run's end when these come at once.
+gathers meanwhile goes with the next; an outcome rides with the next intent or the run's end when these come at once.
 
 Numbering: a step's path is its place among the calls of its scope (`2`), and a branch of `gather` opens a scope of its
 own (`3.1.` for the first branch of the gather that was call 3), so that parallel branches number alike in every replay.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,7 +64,8 @@ class Closable(Protocol):
 class JournalWriter:
     """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
 
-    def __init__(self, record: JournalRecord) -> None:
+    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None]) -> None:
+        self._on_written = on_written
         patient = FlushOptions(patience_s=float("inf"))
         self._record = record
         self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient)
@@ -81,6 +82,8 @@ class JournalWriter:
         taken = [journal.take() for journal in journals]
         writes = [write for write in taken if write is not None]
         verdicts = iter(await self._record.write(writes)) if writes else iter(())
+        for write in writes:
+            self._on_written(write.run_id)
         return [True if write is None else next(verdicts) for write in taken]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -60,6 +61,9 @@ class TokenSink(Protocol):
 
     def token(self, run_id: str, text: str) -> None:
         """Pass text on to whoever watches, or drop it."""
+
+    def written(self, run_id: UUID) -> None:
+        """There are new events of a run."""
 
 
 class Run:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.domain.outcomes import Abandoned, Cancelled, HandedBack, Outcome
+from tollway.domain.outcomes import Abandoned, Cancelled, HandedBack, Outcome, RetryAt
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.claims import Claim, Claims
 from tollway.record.database import Database
@@ -32,6 +32,8 @@ from tollway.telemetry.metrics import Metrics
 
 log = get_logger("worker")
 
+POLL_S = 2.0
+POLL_DEAF_S = 1.0
 RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
@@ -61,12 +63,12 @@ class Worker:
         self.waits_s: dict[str, float] = {}
         self._registry = registry
         self._services = services
-        self._writer = JournalWriter(services.record)
+        self._writer = JournalWriter(services.record, services.runs.tokens.written)
         self._running: dict[UUID, Execution] = {}
         self._by_lane: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._costs: dict[tuple[str, str, str], float] = {}
-        self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take)
+        self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take, self._poll_s)
         self._strangers: set[tuple[UUID, int]] = set()
         self._cancel_wanted = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
@@ -147,6 +149,9 @@ class Worker:
             loop.create_task(self._keep_books(), name="books"),
         ]
 
+    def _poll_s(self) -> float:
+        return POLL_S if self._services.broadcast.connected else POLL_DEAF_S
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -195,7 +200,12 @@ class Worker:
         self._claimer.slot_freed()
 
     def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
-        self._services.broadcast.publish("run", str(claim.run_id))
+        news = self._services.broadcast
+        news.publish("run", str(claim.run_id))
+        if isinstance(outcome, RetryAt):
+            news.publish("due", "")
+        elif claim.hooked:
+            news.publish("webhook", "")
         self._services.metrics.runs_ended.add(claim.lane, type(outcome).__name__.lower())
         cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
         key = (claim.lane, claim.agent, claim.tenant)

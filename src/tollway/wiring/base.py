@@ -39,7 +39,7 @@ def database_url(settings: Settings) -> str:
         raise ConfigError(
             "database.url",
             "embedded",
-            f"no embedded PostgreSQL runs on {settings.database.data_dir}; start `tollway up` there, or name a database",
+            f"no embedded PostgreSQL runs on {settings.database.data_dir}; start `tollway up`, or name a database",
         )
     return found
 

@@ -13,7 +13,7 @@ from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
 from tollway.wiring.base import base, stop_event
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 1.5
 
 
 async def run_keeper(settings: Settings) -> int:

@@ -58,7 +58,8 @@ with open_line as materialized (
 )
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
     r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano,
-    r.lane, r.key_id, e.lines as empty, b.low, b.lines
+    r.lane, r.key_id,
+    r.webhook_url is not null as hooked, e.lines as empty, b.low, b.lines
 from bounds b
 cross join empty e
 left join (claimed c join run r on r.id = c.run_id and r.id = any (array(select run_id from taken))) on true;
@@ -110,10 +111,19 @@ with claimed as (
     from claimed c
 )
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
-    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano, r.lane, r.key_id
+    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano, r.lane, r.key_id,
+    r.webhook_url is not null as hooked
 from claimed c join run r on r.id = c.run_id and r.id = any (array[$2]);
 
 -- name: find_alone
 -- Runs that wait for a process of their own, oldest first.
 select run_id from queue where gate = 'alone' and state = 0 and lane = any ($1::text[]) and class = any ($2::text[])
 order by place limit $3;
+
+-- name: lanes_with_work
+-- Of the given lanes, those with a runnable run of the given classes: what an idle worker asks instead of claiming.
+select l.lane from unnest($1::text[]) as l (lane)
+where exists (
+    select from unnest($2::text[]) as c (class)
+    where exists (select from queue q where q.lane = l.lane and q.class = c.class and q.state = 0 and q.gate is null)
+);
