@@ -37,6 +37,7 @@ class Claim:
     budget_nano: int | None
     est_nano: int
     key_id: str
+    cancelled_by: str | None
 
     @property
     def attempt(self) -> int:
@@ -143,4 +144,5 @@ _CLAIM_COLUMNS = (
     "budget_nano",
     "est_nano",
     "key_id",
+    "cancelled_by",
 )

@@ -44,6 +44,8 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""
+        if self._stopped_as is not None:
+            return self._stopped_as
         left_s = self._seconds_left()
         if left_s is not None and left_s <= 0:
             return Expired()

@@ -176,6 +176,8 @@ class Worker:
         self._running[claim.run_id] = execution
         outcome: Outcome = Abandoned()
         began = self._services.clock.monotonic()
+        if claim.cancelled_by is not None:  # asked of an earlier holder, who could not obey any more
+            execution.stop(_cancelled(claim.cancelled_by))
         try:
             outcome = await execution.run()
             if not await write_ending(execution, outcome):
@@ -218,8 +220,7 @@ class Worker:
                 for row in await self._services.database.rows("cancelled_held", self.id):
                     execution = self._running.get(row["run_id"])
                     if execution is not None and execution.claim.fence == row["fence"]:
-                        kind, _, who = row["cancelled_by"].partition(":")
-                        execution.stop(Cancelled(kind, who))
+                        execution.stop(_cancelled(row["cancelled_by"]))
 
     async def _keep_books(self) -> None:
         """True up what runs cost, and give back claims whose answer never arrived."""
@@ -248,6 +249,11 @@ class Worker:
             await self._services.record.requeue(
                 [Leaving(r["run_id"], r["fence"], r["next_seq"], None, 0, "handed_back", None) for r in lost]
             )
+
+
+def _cancelled(asked_by: str) -> Cancelled:
+    kind, _, who = asked_by.partition(":")
+    return Cancelled(kind, who)
 
 
 def process_facts(worker: Worker, agents: Sequence[str], slots: int) -> dict[str, Any]:

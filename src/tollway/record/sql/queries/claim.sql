@@ -35,8 +35,8 @@ with open_line as materialized (
         started_at = coalesce(q.started_at, clock_timestamp())
     from taken t
     where q.run_id = t.run_id and q.state = 0
-    returning q.run_id, q.fence, q.next_seq, q.errors, q.lost, q.started_at, q.expires_at, q.steps, q.llm_calls, t.class, t.tenant,
-        q.est_nano, t.weight, t.place
+    returning q.run_id, q.fence, q.next_seq, q.errors, q.lost, q.started_at, q.steps, q.llm_calls, t.class, t.tenant,
+        q.est_nano, q.cancelled_by, t.weight, t.place
 ), charged as (
     update flow f
     set vtime = f.vtime + s.cost / s.weight,
@@ -56,7 +56,7 @@ with open_line as materialized (
 ), bounds as (
     select (select min(vtime) from open_line) as low, (select count(*)::int from open_line) as lines
 )
-select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano,
+select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
     r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano,
     r.lane, r.key_id, e.lines as empty, b.low, b.lines
 from bounds b
@@ -109,7 +109,7 @@ with claimed as (
         '{"attempt":' || (1 + c.errors + c.lost) || ',"alone":true}'
     from claimed c
 )
-select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano,
+select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
     r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano, r.lane, r.key_id
 from claimed c join run r on r.id = c.run_id and r.id = any (array[$2]);
 

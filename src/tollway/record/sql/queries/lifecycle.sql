@@ -1,14 +1,14 @@
 -- name: requeue_runs
 -- Gives held runs back to the queue under their fence: after an error (with a delay), or when their worker is stopping.
--- `due` is null for at once; errors counts attempts that ended in an error. Returns the runs given back.
+-- `due` is null for at once (and a run that somebody wants cancelled does not wait); errors counts attempts that ended in an error. Returns the runs given back.
 with leaving as materialized (
     select * from unnest($2::uuid[], $3::bigint[], $4::int[], $5::timestamptz[], $6::int[], $7::text[], $8::text[], $9::text[])
         as l (run_id, fence, seq, due, errors, type, data, actor_kind)
 ), held as (
     update queue q
     set state = 0, worker = null, next_seq = q.next_seq + 1, errors = q.errors + l.errors,
-        gate = case when l.due is null then null else 'time' end,
-        place = case when l.due is null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
+        gate = case when l.due is null or q.cancelled_by is not null then null else 'time' end,
+        place = case when l.due is null or q.cancelled_by is not null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
         expires_at = r.deadline_at
     from leaving l join run r on r.id = l.run_id and r.id = any ($2)
     where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
@@ -59,7 +59,7 @@ select run_id from queue where expires_at <= clock_timestamp() and state <> 1 or
 with lost as (
     update queue q
     set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16, lost = q.lost + 1, next_seq = q.next_seq + 1,
-        gate = case when q.lost + 1 >= 2 then 'alone' end,
+        gate = case when q.lost + 1 >= 2 and q.cancelled_by is null then 'alone' end,
         expires_at = (select r.deadline_at from run r where r.id = q.run_id)
     where q.worker = $1 and q.state = 1
     returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, q.lost
