@@ -155,6 +155,24 @@ async def test_accepts_race_idle_marking_and_nothing_is_stranded(database: Datab
     assert claimed == set(accepted)
 
 
+async def test_a_run_that_meets_the_idle_mark_is_not_stranded(database: Database, admin: asyncpg.Connection) -> None:
+    """Round after round the last accept of each line meets its idle mark, and its run is claimed all the same."""
+    tenants = [f"t{n}" for n in range(20)]
+    await admin.executemany("insert into tenant (id) values ($1)", [(tenant,) for tenant in tenants])
+    accepts, (claims, _) = Accepts(database), await new_claims(database)
+    lines = sorted(("triage", tenant) for tenant in tenants)
+    rng = random.Random(5)
+
+    async def accept() -> None:
+        await asyncio.sleep(rng.uniform(0, 0.004))
+        await asyncio.gather(*(accepts.accept(new_run(tenant=tenant)) for tenant in tenants))
+
+    for _ in range(120):
+        await asyncio.gather(accept(), claims.mark_idle("standard", lines))
+        got = (await claim(claims, 100)).claims
+        assert sorted(one.tenant for one in got) == sorted(tenants)
+
+
 async def test_lines_that_fill_again_stay_open(database: Database, admin: asyncpg.Connection) -> None:
     """Only a line with nothing runnable is closed; a run entering opens it, so marking too much is harmless."""
     claims, _ = await new_claims(database)

@@ -111,14 +111,13 @@ async def test_a_result_that_is_an_exception_is_its_callers() -> None:
 
 async def test_lost_connections_are_made_good(store: Store, table: asyncpg.Connection) -> None:
     """Backends terminated under load cost no caller anything: batches are sent again, and every row stands once."""
-    stop = asyncio.Event()
 
     async def caller(start: int) -> list[int]:
-        return [await store.commits.put((n, 1)) for n in range(start, start + 40)]
+        return [await store.commits.put((n, 1)) for n in range(start, start + 60)]
 
     async def terminator() -> int:
         ended = 0
-        while not stop.is_set():
+        for _ in range(15):
             ended += len(
                 await table.fetch(
                     "select pg_terminate_backend(pid) from pg_stat_activity "
@@ -129,11 +128,10 @@ async def test_lost_connections_are_made_good(store: Store, table: asyncpg.Conne
         return ended
 
     killing = asyncio.create_task(terminator())
-    results = await asyncio.gather(*(caller(n * 40) for n in range(50)))
-    stop.set()
+    results = await asyncio.gather(*(caller(n * 60) for n in range(50)))
     assert await killing > 0
-    assert sorted(n for part in results for n in part) == list(range(2000))
-    assert await table.fetchval("select count(*) from item") == 2000
+    assert sorted(n for part in results for n in part) == list(range(3000))
+    assert await table.fetchval("select count(*) from item") == 3000
 
 
 async def test_patience_ends(database_url: str) -> None:

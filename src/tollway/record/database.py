@@ -22,6 +22,7 @@ UNREACHABLE = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement met the server's farewell, read but not yet acted upon
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -116,7 +117,11 @@ class Database:
             raise DatabaseUnavailable("the pool is closed")
         try:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # nobody else shall get it
+                    raise
         except (*UNREACHABLE, *TRANSIENT) as error:
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
 
