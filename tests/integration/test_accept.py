@@ -1,7 +1,7 @@
 """Accepting: all or nothing, once, and in the right place."""
 
 import asyncio
-from dataclasses import replace
+from msgspec.structs import replace
 
 import asyncpg
 import pytest
