@@ -269,7 +269,7 @@ async def test_the_second_loss_sets_a_run_apart_and_the_third_ends_it(
     assert await upkeep.bury_poison() == [run.id]
     assert await upkeep.bury_poison() == []
     row = await admin.fetchrow("select state, error_code, attempt from run")
-    assert tuple(row) == ("dead", "poison", 4)
+    assert tuple(row) == ("dead", "poison", 3)
     letter = await admin.fetchrow("select * from dead_letter")
     assert (letter["run_id"], letter["agent"], letter["code"]) == (run.id, "triage", "poison")
     assert letter["fingerprint"] == fingerprint("triage", "poison", "")
