@@ -118,7 +118,7 @@ class Histogram:
         series = self._series.get(labels)
         if series is None:
             key = _bounded(labels, len(self._series), len(self.labels))
-            series = self._series.setdefault(key, [0.0] * (len(self.bounds) + 2))
+            series = self._series.setdefault(key, [0] * (len(self.bounds) + 1) + [0.0])
         series[bisect_left(self.bounds, value)] += 1
         series[-1] += value
 
