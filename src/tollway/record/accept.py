@@ -5,9 +5,10 @@ Many requests share one statement and one commit; each awaits its own result.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
+
+import msgspec
 
 from tollway import failpoints
 from tollway.domain.errors import Problem
@@ -17,8 +18,7 @@ from tollway.record.group_commit import FlushOptions, GroupCommit
 ACCEPT_PATIENCE_S = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(msgspec.Struct, frozen=True, gc=False):
     """A run as it was asked for; times in epoch seconds, `input` and `metadata` as JSON text."""
 
     id: UUID
@@ -47,8 +47,7 @@ class NewRun:
     body_hash: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """What stands in the record: `run_id` is an earlier run's when its idempotency key was used before."""
 
     run_id: UUID

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from tollway import failpoints
 from tollway.record.database import Database
 
@@ -13,8 +15,7 @@ LINES_MAX = 64
 """How many lines one claim looks at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """A run this worker holds until its fence is raised: what it is, and how far its history has come."""
 
     run_id: UUID

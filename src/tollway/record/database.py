@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+from asyncpg.protocol import protocol as asyncpg_protocol
 
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
@@ -38,6 +39,12 @@ TRANSIENT = (
     asyncpg.InsufficientResourcesError,
 )
 """What the database refuses for now, undoing the whole statement: who lost a deadlock or a lock, or met a full disk."""
+
+# asyncpg asks of every element of every array whether it is an abstract Sized or Iterable, to find nested arrays: a
+# seventh of a worker's CPU under load. Our parameters are flat lists, so the concrete classes answer as well.
+for _abstract in ("IterableABC", "SizedABC"):
+    if hasattr(asyncpg_protocol, _abstract):
+        setattr(asyncpg_protocol, _abstract, (list, tuple))
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0

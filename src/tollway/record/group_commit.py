@@ -53,6 +53,7 @@ class GroupCommit(Generic[Row, Result]):
         self._options = options or FlushOptions()
         self._waiting: deque[tuple[Row, asyncio.Future[Result]]] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._began_at = 0.0
         self._crowd = False
         self.flushes = 0
@@ -63,10 +64,13 @@ class GroupCommit(Generic[Row, Result]):
 
     def put(self, row: Row) -> "asyncio.Future[Result]":
         """Hand in a row; the future ends when it is durable, or raises DatabaseUnavailable or the row's own fault."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None:  # asked once: each look at the running loop is a system call on Python 3.11
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((row, future))
         if len(self._flights) < self._options.flights_max:
-            self._take_off()
+            self._take_off(loop)
         return future
 
     async def drain(self) -> None:
@@ -74,8 +78,8 @@ class GroupCommit(Generic[Row, Result]):
         while self._flights:
             await asyncio.wait(list(self._flights))
 
-    def _take_off(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._flight())
+    def _take_off(self, loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(self._flight())
         self._flights.add(task)
         task.add_done_callback(self._flights.discard)
 

@@ -6,10 +6,11 @@ lease is lost (Fenced).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from tollway import failpoints
 from tollway.domain.errors import Fenced
@@ -17,8 +18,7 @@ from tollway.domain.llm import Usage
 from tollway.record.database import Database
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """A step about to be done. `reserved_nano` is its worst case in money: this row is the reservation."""
 
     n: int
@@ -32,8 +32,7 @@ class Intent:
     route: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutcome:
+class StepOutcome(msgspec.Struct, frozen=True, gc=False):
     """How a step ended: `state` done or failed, its result as JSON, what it used and cost."""
 
     n: int
@@ -47,8 +46,7 @@ class StepOutcome:
     cost_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One ledger entry of a call."""
 
     call_id: UUID
@@ -62,8 +60,7 @@ class Entry:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """One event: type, moment, actor, and its data as JSON text."""
 
     type: str
@@ -73,18 +70,17 @@ class Fact:
     data: str | None
 
 
-@dataclass(slots=True)
-class RunWrite:
+class RunWrite(msgspec.Struct):
     """What one run writes at once. `seq` is the number its first event gets."""
 
     run_id: UUID
     tenant: str
     fence: int
     seq: int
-    intents: list[Intent] = field(default_factory=list)
-    outcomes: list[StepOutcome] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
+    intents: list[Intent] = msgspec.field(default_factory=list)
+    outcomes: list[StepOutcome] = msgspec.field(default_factory=list)
+    entries: list[Entry] = msgspec.field(default_factory=list)
+    facts: list[Fact] = msgspec.field(default_factory=list)
     new_steps: int = 0
 
     @property
@@ -93,8 +89,7 @@ class RunWrite:
         return self.seq + len(self.facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """A run's end with the last of its journal."""
 
     write: RunWrite
@@ -107,8 +102,7 @@ class Ending:
     fingerprint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True, gc=False):
     """A run given back to the queue: `due` None for at once, `errors` 1 when the attempt ended in an error."""
 
     run_id: UUID

@@ -40,7 +40,7 @@ class Execution:
         self._services = services
         self._task: asyncio.Task[Any] | None = None
         self._stopped_as: Outcome | None = None
-        self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._told: asyncio.Future[None] = services.loop.create_future()
 
     async def run(self) -> Outcome:
         """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""
@@ -54,14 +54,15 @@ class Execution:
             arguments = self._arguments()
         except ValidationError as error:
             return Failed("invalid_input", _shorten(str(error)))
-        self._task = asyncio.get_running_loop().create_task(
+        self._task = self._services.loop.create_task(
             self._call(arguments), name=f"{self.spec.name} {self.claim.run_id}"
         )
         self._task.add_done_callback(self._tell)
         timeout_s = self.spec.timeout_s if left_s is None else min(self.spec.timeout_s, left_s)
         await self._watch(self._task, timeout_s)
         await self._close_streams()
-        return self._told_to_stop() or self._verdict(self._task)
+        task, self._task = self._task, None
+        return self._told_to_stop() or self._verdict(task)
 
     def stop(self, outcome: Outcome) -> None:
         """End the attempt with this outcome: cancelled, handed back, or given up as lost."""
@@ -80,11 +81,15 @@ class Execution:
             self._told.set_result(None)
 
     async def _call(self, arguments: Sequence[Any]) -> bytes:
-        scope_now.set(Scope(owner=asyncio.current_task()))
+        scope = Scope(owner=self._task)
+        scope_now.set(scope)
         if self._stopped_as is not None:
             raise asyncio.CancelledError
-        value = await self.spec.function(*arguments)
-        return self.spec.output.dump_json(self.spec.output.validate_python(value))
+        try:
+            value = await self.spec.function(*arguments)
+            return self.spec.output.dump_json(self.spec.output.validate_python(value))
+        finally:
+            scope.owner = None  # the task's own context leads back to the task: part them, and both are freed at once
 
     def _arguments(self) -> Sequence[Any]:
         deadline = self.claim.deadline_at
@@ -99,8 +104,7 @@ class Execution:
 
     async def _watch(self, task: "asyncio.Task[Any]", timeout_s: float) -> None:
         """Wait for the agent within its time; one that does not let go when told to is left behind."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout_s, self._time_out, timeout_s)
+        timer = self._services.loop.call_later(timeout_s, self._time_out, timeout_s)
         try:
             await self._told
             if not task.done():

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+import msgspec
+
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, TollwayError
 from tollway.domain.llm import Usage
@@ -45,8 +47,7 @@ class Scope:
 scope_now: ContextVar[Scope | None] = ContextVar("tollway_scope", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A step as the code called it, and what the journal has of it (a row of `read_steps`), if anything."""
 
     path: str
@@ -67,6 +68,7 @@ class JournalWriter:
 
     def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
         self._on_written = on_written
+        self.loop = asyncio.get_running_loop()
         patient = FlushOptions(patience_s=float("inf"))
         self._record = record
         self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient, metrics.flushes("journal"))
@@ -103,9 +105,13 @@ class RunJournal:
         self.hands_off = False
         self.open_streams: list[Closable] = []
         self.reserved_nano = 0
-        self.spent_nano = sum(row["cost_nano"] for row in recorded)
-        self._recorded = {row["path"]: row for row in recorded}
-        self._last_n = max((row["n"] for row in recorded), default=0)
+        self.spent_nano = 0
+        self._recorded: dict[str, Any] = {}
+        self._last_n = 0
+        for row in recorded:
+            self.spent_nano += row["cost_nano"]
+            self._recorded[row["path"]] = row
+            self._last_n = max(self._last_n, row["n"])
         self._writer = writer
         self._clock = clock
         self._actor_id = actor_id
@@ -263,10 +269,9 @@ class RunJournal:
                 )
             )
 
-    @staticmethod
-    def _ack(acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
+    def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
         """A waiter of its own: a task that is cancelled takes no other's with it."""
-        ack: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        ack: asyncio.Future[bool] = self._writer.loop.create_future()
         acks.append(ack)
         return ack
 

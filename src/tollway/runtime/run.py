@@ -54,6 +54,7 @@ class RunServices:
     tasks: TaskSteps
     tokens: "TokenSink"
     random: Callable[[], float]
+    loop: asyncio.AbstractEventLoop
 
 
 class TokenSink(Protocol):

@@ -55,8 +55,7 @@ class LlmDefaults:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What an agent asks of a model, as it said it; None where it did not say."""
 
     name: str
@@ -70,8 +69,7 @@ class Ask:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     """A call under way: its step's number, its id, what was planned for it."""
 
     n: int

@@ -156,7 +156,7 @@ class Worker:
         return POLL_S if self._services.broadcast.connected else POLL_DEAF_S
 
     def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._services.runs.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -11,7 +11,7 @@ from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
-from tollway.wiring.base import Base, base, stop_event
+from tollway.wiring.base import Base, base, settle_memory, stop_event
 
 SHUTDOWN_S = 10
 
@@ -22,6 +22,7 @@ async def run_api(settings: Settings, workers_expected: int = 0) -> int:
     listener = listen(settings.server.host, settings.server.port)
     async with base(settings, "api") as parts:
         api = _make_api(parts, workers_expected)
+        settle_memory()
         await ApiServer(api, listener, ServerOptions(grace_s=SHUTDOWN_S)).run(stop)
     return 0
 

@@ -1,6 +1,7 @@
 """What every kind of process has: the record, the news, time, ids, its own counters; and how it is told to stop."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from tollway.record.migrate import latest_version, schema_version
 from tollway.record.pooler import stands_behind_pooler
 from tollway.record.server import running_url
 from tollway.telemetry.metrics import Metrics
+
+GC_THRESHOLDS = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,16 @@ async def base(settings: Settings, role: str) -> AsyncIterator[Base]:
     finally:
         await broadcast.stop()
         await database.stop()
+
+
+def settle_memory() -> None:
+    """Call when a process has started: what lives as long as it is never looked at again by the collector.
+
+    Requests and runs are freed by reference counts; the rare cycle may wait for a larger generation.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def stop_event() -> asyncio.Event:

@@ -30,7 +30,7 @@ from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.spend.prices import Prices
-from tollway.wiring.base import Base, base, stop_event
+from tollway.wiring.base import Base, base, settle_memory, stop_event
 
 EXIT_REPLACED = 75
 
@@ -72,6 +72,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
         await crew.worker.start()
         await isolation.start()
         crew.heartbeat.soon()
+        settle_memory()
         await stop.wait()
         crew.heartbeat.stopping = True
         crew.heartbeat.soon()
@@ -150,6 +151,7 @@ def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int
         TaskSteps(parts.ids, parts.metrics),
         WatchedTokens(parts.broadcast),
         random.random,
+        asyncio.get_running_loop(),
     )
     services = WorkerServices(
         parts.database,
