@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from record_kit import (
     accept_all,
