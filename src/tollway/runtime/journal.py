@@ -23,6 +23,7 @@ from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.telemetry.metrics import Metrics
 
 
 class ForeignTask(TollwayError):
@@ -65,14 +66,14 @@ class Closable(Protocol):
 class JournalWriter:
     """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
 
-    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None]) -> None:
+    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
         self._on_written = on_written
         self.loop = asyncio.get_running_loop()
         patient = FlushOptions(patience_s=float("inf"))
         self._record = record
-        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient)
-        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient)
-        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient)
+        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient, metrics.flushes("journal"))
+        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient, metrics.flushes("complete"))
+        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient, metrics.flushes("requeue"))
 
     async def drain(self) -> None:
         """Wait for all that was handed in."""

@@ -27,8 +27,15 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", **describe("metrics"))
 async def metrics(request: Request) -> Response:
-    """The Prometheus text."""
-    text, content_type = context(request).services.metrics.render()
+    """The Prometheus text: this process' series as they stand, those of the others as they told in their last beat."""
+    services = context(request).services
+    sync = services.sync
+    others = {
+        f"{process.role}-{process.id}": process.facts.get("metrics")
+        for process in sync.processes
+        if process.id != sync.process_id
+    }
+    text, content_type = services.metrics.render(f"api-{sync.process_id}", others)
     return Response(text, headers={"content-type": content_type})
 
 
