@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from msgspec.structs import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker

@@ -1,10 +1,10 @@
 """Accepting: all or nothing, once, and in the right place."""
 
 import asyncio
-from msgspec.structs import replace
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from record_kit import (
     accept_all,

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from msgspec.structs import replace
 from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from record_kit import (
     accept_all,
@@ -269,7 +269,7 @@ async def test_the_second_loss_sets_a_run_apart_and_the_third_ends_it(
     assert await upkeep.bury_poison() == [run.id]
     assert await upkeep.bury_poison() == []
     row = await admin.fetchrow("select state, error_code, attempt from run")
-    assert tuple(row) == ("dead", "poison", 4)
+    assert tuple(row) == ("dead", "poison", 3)
     letter = await admin.fetchrow("select * from dead_letter")
     assert (letter["run_id"], letter["agent"], letter["code"]) == (run.id, "triage", "poison")
     assert letter["fingerprint"] == fingerprint("triage", "poison", "")

@@ -18,7 +18,7 @@ log = get_logger("broadcast")
 SPACING_S = 0.008
 PAYLOAD_BYTES_MAX = 7900
 _PREFIX = "tollway_"
-_NOTIFY = "select pg_notify(c, p) from unnest($1::text[], $2::text[]) as n (c, p)"
+_NOTIFY = "select pg_notify($1, $2)"
 _RECONNECT_FIRST_S = 0.1
 _RECONNECT_MAX_S = 2.0
 _PENDING_MAX = 50_000
@@ -139,14 +139,12 @@ class Broadcast:
         if connection is None or not pending:
             return
         self._pending = {}
-        channels, payloads = [], []
-        for channel, messages in pending.items():
-            for payload in join(list(messages)):
-                channels.append(_PREFIX + channel)
-                payloads.append(payload)
+        told = [
+            (_PREFIX + channel, payload) for channel, messages in pending.items() for payload in join(list(messages))
+        ]
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with self._one_at_a_time:
-                await connection.execute(_NOTIFY, channels, payloads)
+                await connection.executemany(_NOTIFY, told)
 
 
 def join(messages: list[str]) -> list[str]:

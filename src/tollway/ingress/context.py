@@ -39,7 +39,7 @@ def make_context(services: ApiServices) -> ApiContext:
     services.sync.on_change(catalogue.take)
     waits = Waits(services)
     submissions = Submissions(catalogue, services.options, services.ids, services.clock, waits.of)
-    gatekeeper = Gatekeeper(services.accepts, services.options)
+    gatekeeper = Gatekeeper(services.accepts, services.options, services.metrics.loop_lag_seconds.observe)
     hot = HotRoutes(services, authenticator, submissions, gatekeeper)
     return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from tollway.ingress.problems import draining, overloaded
 from tollway.ingress.services import ApiOptions
@@ -13,8 +14,9 @@ _PROBE_S = 0.25
 class Gatekeeper:
     """Closes the door before latency breaks. The loop's lag is what a timer comes too late."""
 
-    def __init__(self, accepts: Accepts, options: ApiOptions) -> None:
+    def __init__(self, accepts: Accepts, options: ApiOptions, on_lag: Callable[[float], None]) -> None:
         self._accepts = accepts
+        self._on_lag = on_lag
         self._options = options
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -58,4 +60,5 @@ class Gatekeeper:
 
     def _probe(self) -> None:
         self.lag_s = max(0.0, time.monotonic() - self._due_at)
+        self._on_lag(self.lag_s)
         self._set()

@@ -4,7 +4,7 @@ Many requests share one statement and one commit; each awaits its own result.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -68,10 +68,10 @@ def place_of(run: NewRun) -> int:
 class Accepts:
     """The door to the record for new runs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_flush: Callable[[int, float], None] | None = None) -> None:
         self._database = database
         self._commits: GroupCommit[NewRun, Accepted] = GroupCommit(
-            self._write, FlushOptions(patience_s=ACCEPT_PATIENCE_S)
+            self._write, FlushOptions(patience_s=ACCEPT_PATIENCE_S), on_flush
         )
 
     def __len__(self) -> int:

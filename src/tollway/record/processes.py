@@ -18,6 +18,7 @@ class LiveProcess:
     """A process with a fresh beat."""
 
     id: int
+    role: str
     host: str
     pid: int
     stopping: bool
@@ -54,11 +55,19 @@ async def leave_process(database: Database, process_id: int) -> None:
     await database.value("leave_process", process_id)
 
 
-async def live_processes(database: Database, role: str) -> list[LiveProcess]:
-    """Every process of a role whose beat is within its lease. Raises DatabaseUnavailable."""
+async def live_processes(database: Database, *roles: str) -> list[LiveProcess]:
+    """Every process of these roles whose beat is within its lease. Raises DatabaseUnavailable."""
     return [
-        LiveProcess(row["id"], row["host"], row["pid"], row["stopping"], row["settings_seen"], json.loads(row["facts"]))
-        for row in await database.rows("list_processes", role)
+        LiveProcess(
+            row["id"],
+            row["role"],
+            row["host"],
+            row["pid"],
+            row["stopping"],
+            row["settings_seen"],
+            json.loads(row["facts"]),
+        )
+        for row in await database.rows("list_processes", roles)
     ]
 
 

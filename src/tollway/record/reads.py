@@ -1,6 +1,6 @@
 """Reading runs, events and steps. Single look-ups of many callers travel together in one statement (group read)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -48,11 +48,15 @@ class RunFilter:
 class RunReads:
     """Group reads of runs by id and of events by run and number."""
 
-    def __init__(self, database: Database, patience_s: float = 2.0) -> None:
+    def __init__(
+        self, database: Database, patience_s: float = 2.0, on_flush: Callable[[int, float], None] | None = None
+    ) -> None:
         self._database = database
         options = FlushOptions(rows_max=200, flights_max=2, patience_s=patience_s)
-        self._runs: GroupCommit[UUID, RunRow | None] = GroupCommit(self._read_runs, options)
-        self._events: GroupCommit[tuple[UUID, int], list[StoredEvent]] = GroupCommit(self._read_events, options)
+        self._runs: GroupCommit[UUID, RunRow | None] = GroupCommit(self._read_runs, options, on_flush)
+        self._events: GroupCommit[tuple[UUID, int], list[StoredEvent]] = GroupCommit(
+            self._read_events, options, on_flush
+        )
 
     def run(self, run_id: UUID) -> "asyncio.Future[RunRow | None]":
         """The run's row, or None when there is none. The future raises DatabaseUnavailable."""

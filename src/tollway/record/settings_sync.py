@@ -72,7 +72,10 @@ async def read_settings(database: Database) -> SettingsSnapshot:
 
 
 class SettingsSync:
-    """Keeps the snapshot and this API process' own row; `on_change` hears of every new snapshot."""
+    """Keeps the snapshot and this API process' own row; `on_change` hears of every new snapshot.
+
+    `facts` is what the row tells the others; `processes` is what the others told lately, of every live process.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class SettingsSync:
         clock: Clock,
         options: SyncOptions | None = None,
         on_change: Callable[[SettingsSnapshot], None] | None = None,
+        facts: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._database = database
         self._news = news
@@ -88,7 +92,9 @@ class SettingsSync:
         self._options = options or SyncOptions()
         self._listeners = [on_change] if on_change else []
         self.snapshot = SettingsSnapshot()
+        self.processes: list[LiveProcess] = []
         self.workers: list[LiveProcess] = []
+        self._facts = facts
         self._process_id = 0
         self._fresh_until = 0.0
         self._stopping = False
@@ -105,6 +111,11 @@ class SettingsSync:
             return True
         self._wake.set()
         return False
+
+    @property
+    def process_id(self) -> int:
+        """This process' incarnation; 0 before it has one."""
+        return self._process_id
 
     def on_change(self, listener: Callable[[SettingsSnapshot], None]) -> None:
         """Call `listener` with every new snapshot."""
@@ -176,7 +187,8 @@ class SettingsSync:
             self._wake.clear()
             try:
                 await self._read_and_beat(force=forced)
-                self.workers = await live_processes(self._database, "worker")
+                self.processes = await live_processes(self._database, "api", "worker", "keeper")
+                self.workers = [process for process in self.processes if process.role == "worker"]
                 pause_s = self._pause()
             except DatabaseUnavailable:
                 await asyncio.sleep(
@@ -199,7 +211,7 @@ class SettingsSync:
             self._fresh_until = asked_at + self._options.lease_ttl_s
 
     async def _beat(self) -> int:
-        facts: dict[str, Any] = {}
+        facts = self._facts()
         if self._process_id:
             try:
                 return await beat_process(

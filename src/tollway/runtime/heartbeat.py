@@ -35,7 +35,10 @@ class HeartbeatOptions:
 
 
 class Heartbeat:
-    """Beats for one process until stopped; `on_gone` is called in the loop when its row was taken away."""
+    """Beats for one process until stopped; `on_gone` is called in the loop when its row was taken away.
+
+    `on_lag` hears in the loop, some four times a second, how many seconds late it ran.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,14 @@ class Heartbeat:
         options: HeartbeatOptions,
         facts: Callable[[], dict[str, Any]],
         on_gone: Callable[[], None],
+        on_lag: Callable[[float], None],
     ) -> None:
         self._database = database
         self._process_id = process_id
         self._options = options
         self._facts = facts
         self._on_gone = on_gone
+        self._on_lag = on_lag
         self._loop = asyncio.get_running_loop()
         self._main_thread = threading.get_ident()
         self._stop = threading.Event()
@@ -125,6 +130,7 @@ class Heartbeat:
 
     def _turned(self) -> None:
         self._turned_at = self._loop.time()
+        self._on_lag(self._turned_at - self._asked_at)
 
     def _task_name(self) -> str:
         task = asyncio.current_task(self._loop)

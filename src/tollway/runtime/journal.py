@@ -23,6 +23,14 @@ from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.telemetry.metrics import Metrics
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _text(text: str) -> str:
+    """A string as JSON."""
+    return _encode(text).decode()
 
 
 class ForeignTask(TollwayError):
@@ -65,14 +73,14 @@ class Closable(Protocol):
 class JournalWriter:
     """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
 
-    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None]) -> None:
+    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
         self._on_written = on_written
         self.loop = asyncio.get_running_loop()
         patient = FlushOptions(patience_s=float("inf"))
         self._record = record
-        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient)
-        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient)
-        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient)
+        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient, metrics.flushes("journal"))
+        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient, metrics.flushes("complete"))
+        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient, metrics.flushes("requeue"))
 
     async def drain(self) -> None:
         """Wait for all that was handed in."""
@@ -158,7 +166,10 @@ class RunJournal:
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
         self._tell(
-            write, "step.intent", f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","call_id":"{call_id}"}}', at
+            write,
+            "step.intent",
+            f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{_text(step.name)},"call_id":"{call_id}"}}',
+            at,
         )
         return n, self._kick_with_ack()
 
@@ -185,7 +196,8 @@ class RunJournal:
             write,
             f"step.{outcome.state}",
             f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
-            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano}}}',
+            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
+            f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
             outcome.ended_at,
         )
         self._kick()

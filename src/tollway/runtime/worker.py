@@ -39,6 +39,7 @@ TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
 WAIT_WEIGHT = 0.1
 NANO_PER_BUSY_SECOND = 1_000_000
+_RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Abandoned: "lost"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Worker:
         self.waits_s: dict[str, float] = {}
         self._registry = registry
         self._services = services
-        self._writer = JournalWriter(services.record, services.runs.tokens.written)
+        self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
         self._running: dict[UUID, Execution] = {}
         self._by_lane: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,6 +75,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Any] = []
+        services.metrics.runs_running.read(lambda: len(self._running))
 
     @property
     def claiming(self) -> bool:
@@ -126,6 +128,7 @@ class Worker:
         again = [claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > 3]
         for claim in claims:
             self._by_lane[claim.lane] += 1
+            self._services.metrics.runs_claimed.add(claim.lane)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -206,10 +209,18 @@ class Worker:
             news.publish("due", "")
         elif claim.hooked:
             news.publish("webhook", "")
-        self._services.metrics.runs_ended.add(claim.lane, type(outcome).__name__.lower())
+        self._count(claim, outcome)
         cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
         key = (claim.lane, claim.agent, claim.tenant)
         self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
+
+    def _count(self, claim: Claim, outcome: Outcome) -> None:
+        metrics, returned = self._services.metrics, _RETURNED.get(type(outcome))
+        if returned is not None:
+            metrics.runs_returned.add(claim.lane, returned)
+            return
+        metrics.runs_ended.add(claim.lane, type(outcome).__name__.lower())
+        metrics.run_seconds.observe(self._services.clock.now() - claim.created_at.timestamp(), claim.lane)
 
     def _note_wait(self, claim: Claim) -> None:
         if claim.errors == 0 and claim.lost == 0:
@@ -266,9 +277,10 @@ def _cancelled(asked_by: str) -> Cancelled:
     return Cancelled(kind, who)
 
 
-def process_facts(worker: Worker, agents: Sequence[str], slots: int) -> dict[str, Any]:
+def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Metrics) -> dict[str, Any]:
     """What a worker's row tells the others."""
     return {
+        "metrics": metrics.snapshot(),
         "claiming": worker.claiming,
         "agents": list(agents),
         "slots": slots,

@@ -2,22 +2,35 @@
 
 The work counts into plain integers (about 0.1 µs a count, no lock) and a collector turns them into Prometheus families
 when somebody looks. Count from one thread; a process has one `Metrics`, made by its wiring. No label holds a tenant,
-a run or anything a client chose.
+a run or anything a client chose. A process without a door of its own hands a `snapshot` to one that has: `render` shows
+the series of all, each under its `process`.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tollway.domain.money import NANO
 
+SNAPSHOT_BYTES_MAX = 8000
 _SERIES_MAX = 500
 _OTHER = "other"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200)
+
+
+PROCESS = "process"
+"""The label every series has: the role and incarnation of the process that counted."""
+
+Row = tuple[Any, Any]
+"""A series: its label values, and a number or a list of them. What comes from another process may be anything."""
 
 
 class Counter:
@@ -44,12 +57,19 @@ class Counter:
         """What was counted so far, undivided."""
         return self._counts.get(labels, 0)
 
+    def rows(self) -> list[Row]:
+        """Every series: its label values and its count, undivided."""
+        return list(self._counts.items())
+
     def family(self) -> Metric:
-        """The counts as Prometheus reads them."""
-        family = CounterMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, count in list(self._counts.items()):
-            family.add_metric(labels, count / self.divisor if self.divisor != 1 else count)
-        return family
+        """The empty family, as Prometheus names it."""
+        return CounterMetricFamily(self.name, self.help, labels=(PROCESS, *self.labels))
+
+    def show(self, family: Metric, process: str, row: Row) -> None:
+        """Add a series to the family. Raises ValueError, TypeError for what is none of this metric."""
+        labels, count = _checked(row, len(self.labels))
+        value = float(count) / self.divisor if self.divisor != 1 else float(count)
+        family.add_sample(self.name, dict(zip((PROCESS, *self.labels), (process, *labels), strict=True)), value)
 
 
 class Gauge:
@@ -67,12 +87,18 @@ class Gauge:
         """Ask `reader`, which must be cheap and must not raise, for the value under these labels."""
         self._readers[_bounded(labels, len(self._readers), len(self.labels))] = reader
 
-    def family(self) -> Metric:
+    def rows(self) -> list[Row]:
         """The readings of this moment."""
-        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, reader in list(self._readers.items()):
-            family.add_metric(labels, reader())
-        return family
+        return [(labels, reader()) for labels, reader in list(self._readers.items())]
+
+    def family(self) -> Metric:
+        """The empty family, as Prometheus names it."""
+        return GaugeMetricFamily(self.name, self.help, labels=(PROCESS, *self.labels))
+
+    def show(self, family: Metric, process: str, row: Row) -> None:
+        """Add a series to the family. Raises ValueError, TypeError for what is none of this metric."""
+        labels, value = _checked(row, len(self.labels))
+        family.add_sample(self.name, dict(zip((PROCESS, *self.labels), (process, *labels), strict=True)), float(value))
 
 
 class Histogram:
@@ -92,20 +118,28 @@ class Histogram:
         series = self._series.get(labels)
         if series is None:
             key = _bounded(labels, len(self._series), len(self.labels))
-            series = self._series.setdefault(key, [0.0] * (len(self.bounds) + 2))
+            series = self._series.setdefault(key, [0] * (len(self.bounds) + 1) + [0.0])
         series[bisect_left(self.bounds, value)] += 1
         series[-1] += value
 
-    def family(self) -> Metric:
-        """The buckets as Prometheus reads them: each includes those below it."""
-        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, series in list(self._series.items()):
-            buckets, seen = [], 0.0
-            for bound, count in zip((*map(float, self.bounds), float("inf")), series[:-1], strict=True):
-                seen += count
-                buckets.append((str(bound) if bound != float("inf") else "+Inf", seen))
-            family.add_metric(labels, buckets, sum_value=series[-1])
-        return family
+    def rows(self) -> list[Row]:
+        """Every series: its label values, and the count of each bucket by itself, then the sum."""
+        return [(labels, list(series)) for labels, series in list(self._series.items())]
+
+    def family(self) -> HistogramMetricFamily:
+        """The empty family, as Prometheus names it."""
+        return HistogramMetricFamily(self.name, self.help, labels=(PROCESS, *self.labels))
+
+    def show(self, family: Metric, process: str, row: Row) -> None:
+        """Add a series to the family: each bucket includes those below it. Raises ValueError, TypeError."""
+        labels, series = _checked(row, len(self.labels))
+        counts = [float(count) for count in series]
+        buckets, seen = [], 0.0
+        for bound, count in zip((*map(str, map(float, self.bounds)), "+Inf"), counts[:-1], strict=True):
+            seen += count
+            buckets.append((bound, seen))
+        assert isinstance(family, HistogramMetricFamily)
+        family.add_metric((process, *labels), buckets, sum_value=counts[-1])
 
 
 class Metrics:
@@ -116,6 +150,9 @@ class Metrics:
         self.refusals = Counter("tollway_refusals_total", "Requests refused, by problem code.", ("code",))
         self.runs_claimed = Counter("tollway_runs_claimed_total", "Claims of runs by this process.", ("lane",))
         self.runs_ended = Counter("tollway_runs_ended_total", "Runs ended by this process.", ("lane", "state"))
+        self.runs_returned = Counter(
+            "tollway_runs_returned_total", "Attempts of this process that did not end their run.", ("lane", "reason")
+        )
         self.steps = Counter("tollway_steps_total", "Journaled steps, by how they ended.", ("kind", "state"))
         self.llm_calls = Counter("tollway_llm_calls_total", "Requests to providers.", ("route", "outcome"))
         self.llm_tokens = Counter("tollway_llm_tokens_total", "Tokens as providers count them.", ("route", "kind"))
@@ -131,18 +168,61 @@ class Metrics:
         self.loop_lag_seconds = Histogram("tollway_loop_lag_seconds", "How late the event loop ran.", LAG_SECONDS)
         self.runs_running = Gauge("tollway_runs_running", "Runs that hold a slot of this process now.")
         self.slots = Gauge("tollway_slots", "Slots of this process.")
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(self._all()))
-        ProcessCollector(registry=self._registry)
+        self._own_process = ProcessCollector(registry=None)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The published names, in the order they are shown."""
         return tuple(metric.name for metric in self._all())
 
-    def render(self) -> tuple[bytes, str]:
-        """The text of /metrics and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+    def flushes(self, batch: str) -> Callable[[int, float], None]:
+        """What counts the group commits of one kind: rows and seconds of each."""
+
+        def flushed(rows: int, took_s: float) -> None:
+            self.flush_rows.observe(rows, batch)
+            self.flush_seconds.observe(took_s, batch)
+
+        return flushed
+
+    def snapshot(self) -> dict[str, list[Any]]:
+        """Every gauge and whatever else was counted, as JSON of at most SNAPSHOT_BYTES_MAX carries it.
+
+        When they are too many, the histograms are left out, then the metrics with the most series. From any thread.
+        """
+        told = {
+            metric.name: [[labels, value] for labels, value in metric.rows() if value or isinstance(metric, Gauge)]
+            for metric in self._all()
+        }
+        told = {name: rows for name, rows in told.items() if rows}
+        sizes = {name: len(msgspec.json.encode(rows)) + len(name) + 8 for name, rows in told.items()}
+        if sum(sizes.values()) > SNAPSHOT_BYTES_MAX:
+            for metric in self._all():
+                if isinstance(metric, Histogram):
+                    sizes.pop(metric.name, None)
+        while sum(sizes.values()) > SNAPSHOT_BYTES_MAX:
+            del sizes[max(sizes, key=sizes.__getitem__)]
+        return {name: told[name] for name in sizes}
+
+    def render(self, process: str, others: Mapping[str, object] | None = None) -> tuple[bytes, str]:
+        """The text of /metrics and its content type: this process' series, and the snapshots of `others` by name.
+
+        What a snapshot has that this version does not know is left out.
+        """
+        return generate_latest(_Collection(self._collect(process, others or {}))), CONTENT_TYPE_LATEST
+
+    def _collect(self, process: str, others: Mapping[str, object]) -> Iterator[Metric]:
+        known = {name: told for name, told in others.items() if isinstance(told, dict)}
+        for metric in self._all():
+            family = metric.family()
+            for row in metric.rows():
+                metric.show(family, process, row)
+            for name, told in known.items():
+                rows = told.get(metric.name)
+                for row in rows if isinstance(rows, list) else ():
+                    with suppress(TypeError, ValueError):
+                        metric.show(family, name, row)
+            yield family
+        yield from self._own_process.collect()
 
     def table(self) -> str:
         """The published list as a Markdown table; docs/metrics.md holds it."""
@@ -156,13 +236,20 @@ class Metrics:
         return tuple(value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram))
 
 
-class _Collector:
-    def __init__(self, metrics: Iterable[Counter | Gauge | Histogram]) -> None:
-        self._metrics = tuple(metrics)
+class _Collection(Collector):
+    def __init__(self, families: Iterator[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._metrics:
-            yield metric.family()
+        return self._families
+
+
+def _checked(row: Row, width: int) -> Row:
+    """The row, if it has this many label values. Raises ValueError, TypeError."""
+    labels, value = row
+    if len(labels) != width or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{labels!r} are not {width} label values")
+    return labels, value
 
 
 def _bounded(labels: tuple[str, ...], series: int, width: int) -> tuple[str, ...]:

@@ -30,12 +30,13 @@ async def run_api(settings: Settings, workers_expected: int = 0) -> int:
 def _make_api(parts: Base, workers_expected: int) -> Api:
     settings = parts.settings
     run_news = RunNews(parts.broadcast)
-    reads = RunReads(parts.database)
+    reads = RunReads(parts.database, on_flush=parts.metrics.flushes("read"))
     sync = SettingsSync(
         parts.database,
         parts.broadcast,
         parts.clock,
         SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
+        facts=lambda: {"metrics": parts.metrics.snapshot()},
     )
     options = ApiOptions(
         lanes=tuple(settings.lanes),
@@ -46,7 +47,7 @@ def _make_api(parts: Base, workers_expected: int) -> Api:
     )
     services = ApiServices(
         parts.database,
-        Accepts(parts.database),
+        Accepts(parts.database, parts.metrics.flushes("accept")),
         reads,
         sync,
         parts.broadcast,

@@ -39,8 +39,9 @@ async def run_keeper(settings: Settings) -> int:
             replace(parts.database.options, connections_max=1),
             keeper_id,
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
-            dict,
+            lambda: {"metrics": parts.metrics.snapshot()},
             stop.set,
+            parts.metrics.loop_lag_seconds.observe,
         )
         heartbeat.start()
         await keeper.start()

@@ -68,6 +68,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
             isolate_program(arguments),
             Scope(settings.worker.lanes, names),
         )
+        crew.parts.metrics.slots.read(lambda: settings.worker.slots)
         await crew.worker.start()
         await isolation.start()
         crew.heartbeat.soon()
@@ -122,8 +123,9 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             replace(parts.database.options, connections_max=1),
             worker_id,
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
-            lambda: process_facts(worker, names, settings.worker.slots),
+            lambda: process_facts(worker, names, settings.worker.slots, parts.metrics),
             lambda: _replaced(worker, stop),
+            parts.metrics.loop_lag_seconds.observe,
         )
         heartbeat.start()
         try:

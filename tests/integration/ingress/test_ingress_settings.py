@@ -125,7 +125,8 @@ async def test_the_api_describes_itself(admin: AsgiClient, harness: ApiHarness) 
     assert (await anyone.get("/healthz")).status == 200
     assert (await anyone.send("HEAD", "/healthz")).status == 200
     await admin.post("/v1/runs", {"agent": "echo", "input": 1})
-    assert b'tollway_runs_accepted_total{lane="standard"} 1.0' in (await anyone.get("/metrics")).body
+    counted = f'tollway_runs_accepted_total{{process="api-{harness.sync.process_id}",lane="standard"}} 1.0'
+    assert counted.encode() in (await anyone.get("/metrics")).body
     agents = (await admin.get("/v1/agents")).json["items"]
     assert {agent["name"] for agent in agents} == {"echo", "triage"}
     document = (await anyone.get("/openapi.json")).json

@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
+from tollway.domain.errors import Problem
 from tollway.ingress.docs_page import docs_page
 from tollway.ingress.openapi import describe
+from tollway.ingress.problems import retry_headers
 from tollway.ingress.requests import answer, context, identify
 
 router = APIRouter(tags=["system"])
@@ -22,13 +24,23 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 when the API accepts, the named agents are published and the configured workers are claiming."""
     found: dict[str, Any] = await request.app.state.readiness.look()
-    return answer(200 if found["ready"] else 503, found)
+    if not found["ready"]:
+        detail = f"Not ready: {'; '.join(found['missing'])}."
+        raise Problem("not_ready", detail, fields=found, headers=retry_headers(1.0))
+    return answer(200, found)
 
 
 @router.get("/metrics", **describe("metrics"))
 async def metrics(request: Request) -> Response:
-    """The Prometheus text."""
-    text, content_type = context(request).services.metrics.render()
+    """The Prometheus text: this process' series as they stand, those of the others as they told in their last beat."""
+    services = context(request).services
+    sync = services.sync
+    others = {
+        f"{process.role}-{process.id}": process.facts.get("metrics")
+        for process in sync.processes
+        if process.id != sync.process_id
+    }
+    text, content_type = services.metrics.render(f"api-{sync.process_id}", others)
     return Response(text, headers={"content-type": content_type})
 
 

@@ -1,6 +1,7 @@
 -- name: end_queued_runs
 -- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 message, $5 and $6 the actor.
--- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code).
+-- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code), and their attempt is
+-- the last one that began: none is under way here.
 -- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
 -- Returns the ids ended.
 with locked as materialized (
@@ -11,7 +12,7 @@ with locked as materialized (
     returning q.*
 ), ended as (
     update run r
-    set state = $2, error_code = $3, error_message = $4, fence = g.fence, attempt = 1 + g.errors + g.lost,
+    set state = $2, error_code = $3, error_message = $4, fence = g.fence, attempt = g.errors + g.lost + case when $2 = 'dead' then 0 else 1 end,
         started_at = g.started_at, ended_at = clock_timestamp(), steps = g.steps, llm_calls = g.llm_calls, tool_calls = 0,
         input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
     from gone g

@@ -15,10 +15,10 @@ returning (select version from settings_version) as version
 delete from process where id = $1 and not exists (select from queue where worker = $1 and state = 1)
 
 -- name: list_processes
--- Every process of a role with a beat within its lease.
-select id, host, pid, stopping, settings_seen, facts::text as facts, started_at
+-- Every process of these roles with a beat within its lease.
+select id, role, host, pid, stopping, settings_seen, facts::text as facts, started_at
 from process
-where role = $1 and beat_at > clock_timestamp() - make_interval(secs => lease_ttl_s)
+where role = any ($1::text[]) and beat_at > clock_timestamp() - make_interval(secs => lease_ttl_s)
 order by id
 
 -- name: count_behind
