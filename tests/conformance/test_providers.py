@@ -232,9 +232,9 @@ async def test_total_timeout_of_a_stream(setup: Setup) -> None:
 
 
 async def test_cancelled(setup: Setup) -> None:
-    """A cancelled call returns at once, and its request ends no later than its total timeout would have ended it."""
+    """A cancelled call ends its request at once: the provider sees the caller leave, long before any timeout."""
     async with setup(latency_s=5.0) as (gateway, sim):
-        task = asyncio.ensure_future(gateway.execute(gateway.plan(ASK), "gone", 0.5))
+        task = asyncio.ensure_future(gateway.execute(gateway.plan(ASK), "gone", 60))
         await until(lambda: sim.ledger.totals().in_flight == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,32 +1,20 @@
 """One provider's HTTP: a bounded pool, exactly one request a call, and each failure under its own name.
 
 Every LlmError raised here says whether the provider may have billed the call: not before the request was sent, and
-always once it was, unless an error status came back. A call cancelled before its answer began returns at once, but
-pyreqwest lets the request itself run on, holding its connection, at most until the call's total timeout.
+always once it was, unless an error status came back. A call that nobody waits for any more is aborted at once.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import NoReturn
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    ClientClosedError,
-    ConnectError,
-    ConnectTimeoutError,
-    DecodeError,
-    DetailedPyreqwestError,
-    PoolTimeoutError,
-    PyreqwestError,
-    RequestTimeoutError,
-)
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response
+import msgspec
 
 from tollway.domain.errors import LlmError
+from tollway.llm.http.connection import Connection
+from tollway.llm.http.pool import Pool, PoolOptions, target_of
 
-_IN_CONNECT = "client error (Connect)"
 _ERROR_BYTES_MAX = 65_536
 
 
@@ -34,14 +22,13 @@ _ERROR_BYTES_MAX = 65_536
 class TransportOptions:
     """Bounds of a provider's connections. Beyond `connections_max` calls wait up to `connect_timeout_s` for one."""
 
-    connections_max: int = 2048
+    connections_max: int = 4096
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0
     body_bytes_max: int = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A whole answer: `retry_after_s` is what its headers ask for, if they do."""
 
     status: int
@@ -53,166 +40,231 @@ class Transport:
     """Posts JSON to one URL of one provider. `start` before the first call, `stop` may be called twice."""
 
     def __init__(self, url: str, headers: dict[str, str], options: TransportOptions) -> None:
-        self._url = url
-        self._headers = [("content-type", "application/json"), *headers.items()]
+        self._target = target_of(url)
         self._options = options
-        self._client: Client | None = None
+        self._pool: Pool | None = None
+        fields = {
+            "host": self._target.authority,
+            "user-agent": "tollway",
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            **headers,
+        }
+        if any("\r" in text or "\n" in text for item in fields.items() for text in item):
+            raise ValueError("a header holds a line break")
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._head = f"POST {self._target.path} HTTP/1.1\r\n{lines}x-tollway-call-id: ".encode("latin-1")
 
     async def start(self) -> None:
-        """Make the client; no connection is opened yet."""
-        if self._client is None:
+        """Make the pool; no connection is opened yet."""
+        if self._pool is None:
             options = self._options
-            connect = timedelta(seconds=options.connect_timeout_s)
-            self._client = (
-                ClientBuilder()
-                .max_connections(options.connections_max)
-                .pool_timeout(connect)
-                .connect_timeout(connect)
-                .pool_idle_timeout(timedelta(seconds=options.idle_timeout_s))
-                .follow_redirects(False)
-                .referer(False)
-                .user_agent("tollway")
-                .default_headers(self._headers)
-                .build()
-            )
+            bounds = PoolOptions(options.connections_max, options.connect_timeout_s, options.idle_timeout_s)
+            self._pool = Pool(self._target, bounds)
 
     async def stop(self) -> None:
         """Close every connection; calls in flight fail with `connection`."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     async def post(self, body: bytes, call_id: str, timeout_s: float, first_byte_s: float | None) -> Answer:
         """Send and read the whole answer, whatever its status. Times in seconds."""
         exchange = self.open(body, call_id, timeout_s)
         try:
-            body = await exchange.read_all(await exchange.first(first_byte_s))
-            return Answer(exchange.status, body, exchange.retry_after_s)
+            return await exchange.whole(first_byte_s)
         finally:
-            await exchange.close()
+            exchange.abort()
 
     def open(self, body: bytes, call_id: str, timeout_s: float) -> "Exchange":
         """An exchange not yet begun."""
-        if self._client is None:
+        if self._pool is None:
             raise RuntimeError("the transport is not started")
-        request = (
-            self._client.post(self._url)
-            .header("x-tollway-call-id", call_id)
-            .body_bytes(body)
-            .timeout(timedelta(seconds=timeout_s))
-            .streamed_read_buffer_limit(0)
-            .build_streamed()
-        )
-        return Exchange(request, timeout_s, self._options)
+        request = b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (self._head, call_id.encode(), len(body), body)
+        return Exchange(self._pool, request, timeout_s, self._options.body_bytes_max)
 
 
 class Exchange:
     """One request and its answer as it arrives. Always `close` it: that ends the request, whole or not."""
 
-    __slots__ = ("_begun", "_options", "_request", "_response", "_timeout_s", "retry_after_s", "status")
+    __slots__ = (
+        "_body_bytes_max",
+        "_connection",
+        "_error",
+        "_over",
+        "_patience",
+        "_pieces",
+        "_pool",
+        "_request",
+        "_size",
+        "_timeout_s",
+        "_total",
+        "_unread",
+        "_waiter",
+        "_wants_all",
+        "retry_after_s",
+        "status",
+    )
 
-    def __init__(self, request: StreamRequest, timeout_s: float, options: TransportOptions) -> None:
-        self._request = request
-        self._timeout_s = timeout_s
-        self._options = options
-        self._begun = False
-        self._response: Response | None = None
+    def __init__(self, pool: Pool, request: bytes, timeout_s: float, body_bytes_max: int) -> None:
         self.status = 0
         self.retry_after_s: float | None = None
+        self._pool = pool
+        self._request = request
+        self._timeout_s = timeout_s
+        self._body_bytes_max = body_bytes_max
+        self._connection: Connection | None = None
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._unread = 0
+        self._wants_all = False
+        self._over = False
+        self._error: LlmError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._total: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    async def whole(self, first_byte_s: float | None) -> Answer:
+        """Send the request, and wait for the whole answer, its first byte at most `first_byte_s` away."""
+        self._wants_all = True
+        await self._begin(first_byte_s)
+        while not self._over:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        pieces = self._pieces
+        return Answer(self.status, pieces[0] if len(pieces) == 1 else b"".join(pieces), self.retry_after_s)
 
     async def first(self, first_byte_s: float | None) -> bytes | None:
         """Send the request and wait for the first piece of the answer's body, at most `first_byte_s`."""
-        if first_byte_s is None or first_byte_s >= self._timeout_s:
-            return await self._first()
-        try:
-            async with asyncio.timeout(first_byte_s):
-                return await self._first()
-        except TimeoutError:
-            message = f"the provider sent nothing within {first_byte_s:g} s"
-            raise self._charged(LlmError("timeout_first_byte", message)) from None
-
-    async def _first(self) -> bytes | None:
-        try:
-            response = self._response = await self._request.__aenter__()
-        except PyreqwestError as error:
-            self._fail(error)
-        self._begun = True
-        self.status = response.status
-        if self.status >= 300:
-            self.retry_after_s = retry_after(response)
+        await self._begin(first_byte_s)
         return await self.read()
 
     async def read(self) -> bytes | None:
         """The next piece of the body, None at its end."""
-        assert self._response is not None
-        try:
-            chunk = await self._response.body_reader.read_chunk()
-        except PyreqwestError as error:
-            self._fail(error)
-        return None if chunk is None else chunk.to_bytes()
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                return None
+            await self._wait()
+        piece = self._pieces.popleft()
+        self._unread -= len(piece)
+        if self._connection is not None:
+            self._connection.read_on(self._unread)
+        return piece
 
     async def read_all(self, first: bytes | None) -> bytes:
-        """The whole body. Of an error's body little more than 64 KiB are read; a larger answer is a failure."""
-        if first is None:
-            return b""
-        parts = [first]
-        size = len(first)
-        while (chunk := await self.read()) is not None:
-            parts.append(chunk)
-            size += len(chunk)
-            if self.status >= 400 and size > _ERROR_BYTES_MAX:
+        """The rest of the body after its first piece. Of an error's body little more than 64 KiB are read."""
+        parts = []
+        while first is not None:
+            parts.append(first)
+            if self.status >= 400 and self._size > _ERROR_BYTES_MAX:
                 break
-            if size > self._options.body_bytes_max:
-                raise LlmError(
-                    "bad_response", f"the answer is larger than {self._options.body_bytes_max} bytes"
-                ).charged()
-        return first if len(parts) == 1 else b"".join(parts)
+            first = await self.read()
+        return b"".join(parts)
 
     async def close(self) -> None:
-        """End the exchange; a body not read to its end closes the connection."""
-        if self._begun:
-            self._begun = False
-            self._response = None
-            await self._request.__aexit__(None, None, None)
+        """End the exchange; one that is not over is aborted, connection and all."""
+        self.abort()
 
-    def _fail(self, error: PyreqwestError) -> NoReturn:
-        if isinstance(error, PoolTimeoutError):
-            raise LlmError("timeout_connect", "no connection came free in time") from error
-        if isinstance(error, (ConnectTimeoutError, ConnectError)) and _in_connect(error):
-            if isinstance(error, ConnectTimeoutError):
-                limit_s = self._options.connect_timeout_s
-                raise LlmError("timeout_connect", f"no connection within {limit_s:g} s") from error
-            raise LlmError("connection", f"cannot connect: {_reason(error)}") from error
-        if isinstance(error, RequestTimeoutError):
-            message = f"no whole answer within {self._timeout_s:g} s"
-            raise self._charged(LlmError("timeout_total", message)) from error
-        truncated = self.status > 0 and not isinstance(error, ClientClosedError)
-        code = "bad_response" if truncated or isinstance(error, DecodeError) else "connection"
-        raise self._charged(LlmError(code, f"the connection broke: {_reason(error)}")) from error
+    def abort(self) -> None:
+        """`close`, for who cannot wait."""
+        self._end()
+
+    # connection.Listener
+
+    def headers(self, status: int, fields: dict[bytes, bytes]) -> None:
+        """The answer began."""
+        self.status = status
+        if status >= 300:
+            self.retry_after_s = retry_after(fields)
+
+    def data(self, piece: bytes) -> None:
+        """A piece of the body."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._wants_all:
+            if self.status >= 400 and self._size > _ERROR_BYTES_MAX:
+                self._end()
+                self._wake()
+            elif self._size > self._body_bytes_max:
+                self._fail(
+                    LlmError("bad_response", f"the answer is larger than {self._body_bytes_max} bytes").charged()
+                )
+            return
+        self._unread += len(piece)
+        if self._connection is not None:
+            self._connection.read_on(self._unread)
+        self._wake()
+
+    def done(self) -> None:
+        """The answer is whole; its connection went home."""
+        self._connection = None
+        self._end()
+        self._wake()
+
+    def failed(self, reason: str, garbage: bool) -> None:
+        """The connection broke."""
+        self._connection = None
+        truncated = self.status > 0 and reason != "the transport is stopped"
+        code = "bad_response" if garbage or truncated else "connection"
+        self._fail(self._charged(LlmError(code, f"the connection broke: {reason}")))
+
+    async def _begin(self, first_byte_s: float | None) -> None:
+        pool = self._pool
+        connection = pool.take() or await pool.acquire(self._timeout_s)
+        loop = pool.loop
+        self._total = loop.call_later(self._timeout_s, self._time_out)
+        if first_byte_s is not None and first_byte_s < self._timeout_s:
+            self._patience = loop.call_later(first_byte_s, self._lose_patience, first_byte_s)
+        self._connection = connection
+        connection.send(self._request, self)
+
+    async def _wait(self) -> None:
+        self._waiter = self._pool.loop.create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _end(self) -> None:
+        self._over = True
+        for timer in (self._total, self._patience):
+            if timer is not None:
+                timer.cancel()
+        self._total = self._patience = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _fail(self, error: LlmError) -> None:
+        self._error = error
+        self._end()
+        self._wake()
+
+    def _time_out(self) -> None:
+        self._fail(self._charged(LlmError("timeout_total", f"no whole answer within {self._timeout_s:g} s")))
+
+    def _lose_patience(self, first_byte_s: float) -> None:
+        message = f"the provider sent nothing within {first_byte_s:g} s"
+        self._fail(self._charged(LlmError("timeout_first_byte", message)))
 
     def _charged(self, error: LlmError) -> LlmError:
         """The request was sent; only an error status says that nothing is charged."""
         return error if self.status >= 400 else error.charged()
 
 
-def _causes(error: PyreqwestError) -> list[str]:
-    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
-    return [cause["message"] for cause in causes or ()]
-
-
-def _in_connect(error: PyreqwestError) -> bool:
-    return _IN_CONNECT in _causes(error)
-
-
-def _reason(error: PyreqwestError) -> str:
-    causes = _causes(error)
-    return causes[-1] if causes else error.message
-
-
-def retry_after(response: Response) -> float | None:
+def retry_after(fields: Mapping[bytes, bytes]) -> float | None:
     """Seconds the headers ask to wait: `retry-after-ms`, else `retry-after`; None for neither, a date or nonsense."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = response.get_header(name)
+    for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
+        text = fields.get(name)
         if text is None:
             continue
         try:

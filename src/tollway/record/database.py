@@ -55,6 +55,7 @@ _SESSION = {
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",  # a plan made while a hot table was empty must not scan it when it is full
 }
 
 

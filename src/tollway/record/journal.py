@@ -128,6 +128,8 @@ class JournalRecord:
 
     async def write(self, writes: Sequence[RunWrite]) -> list[Verdict]:
         """Write what running runs did."""
+        if not writes:
+            return []
         if failpoints.armed:
             _pass("before", writes)
         rows = await self._database.rows(
@@ -138,6 +140,7 @@ class JournalRecord:
             *_outcomes(writes),
             *_entries(writes),
             *_facts(writes),
+            *_range([write.run_id for write in writes]),
         )
         if failpoints.armed:
             _pass("after", writes)
@@ -145,6 +148,8 @@ class JournalRecord:
 
     async def complete(self, endings: Sequence[Ending]) -> list[Verdict]:
         """End runs."""
+        if not endings:
+            return []
         writes = [ending.write for ending in endings]
         if failpoints.armed:
             _pass("before", writes)
@@ -165,6 +170,7 @@ class JournalRecord:
             [",".join(ending.degraded) or None for ending in endings],
             [ending.fingerprint for ending in endings],
             facts[6],
+            *_range([write.run_id for write in writes]),
         )
         if failpoints.armed:
             _pass("after", writes)
@@ -191,7 +197,7 @@ class JournalRecord:
     async def steps(self, run_ids: Sequence[UUID]) -> dict[UUID, list[Any]]:
         """The recorded steps of runs about to be replayed, in order."""
         found: dict[UUID, list[Any]] = {}
-        for row in await self._database.rows("read_steps", list(run_ids)):
+        for row in await self._database.rows("read_steps", list(run_ids), *_range(run_ids)):
             found.setdefault(row["run_id"], []).append(row)
         return found
 
@@ -205,7 +211,10 @@ class JournalRecord:
 
     async def _arrived(self, writes: Sequence[RunWrite]) -> set[UUID]:
         """Those of the refused writes that an earlier copy of themselves had written already."""
-        stands = {row["run_id"]: row for row in await self._database.rows("find_writes", [w.run_id for w in writes])}
+        if not writes:
+            return set()
+        ids = [write.run_id for write in writes]
+        stands = {row["run_id"]: row for row in await self._database.rows("find_writes", ids, *_range(ids))}
         arrived = set()
         for write in writes:
             row = stands[write.run_id]
@@ -222,6 +231,10 @@ def _pass(side: str, writes: Sequence[RunWrite]) -> None:
         failpoints.hit(f"outcome.{side}")
     if any(write.entries for write in writes):
         failpoints.hit(f"settle.{side}")
+
+
+def _range(ids: Sequence[UUID]) -> tuple[UUID, UUID]:
+    return min(ids), max(ids)
 
 
 def _headers(writes: Sequence[RunWrite]) -> list[list[Any]]:

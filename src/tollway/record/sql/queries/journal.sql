@@ -1,4 +1,5 @@
 -- name: write_journal
+-- The last two parameters are the least and the greatest run id: a generic plan prunes partitions by a range alone.
 -- Writes what running runs did, under their fence: intents, outcomes, money and events. A run whose lease (worker, fence)
 -- or place in its history (next_seq) is not as the writer believes is left out, with all that belongs to it.
 -- Returns the runs written.
@@ -35,7 +36,7 @@ with writing as materialized (
         $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[]
     ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
     join held h on h.run_id = o.run_id
-    where s.run_id = o.run_id and s.n = o.n and s.run_id = any ($23)
+    where s.run_id = o.run_id and s.n = o.n and s.run_id between $56 and $57
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
@@ -82,7 +83,7 @@ with ending as materialized (
         cached_tokens = h.cached_tokens + e.cached_tokens, cost_nano = h.cost_nano + e.cost_nano,
         degraded = string_to_array(e.degraded, ',')
     from held h join ending e on e.run_id = h.run_id
-    where r.id = h.run_id and r.id = any ($2)
+    where r.id = h.run_id and r.id between $52 and $53
     returning r.id, r.webhook_url, r.webhook_secret_env
 ), finished as (
     update step s
@@ -94,7 +95,7 @@ with ending as materialized (
         $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[]
     ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
     join held h on h.run_id = o.run_id
-    where s.run_id = o.run_id and s.n = o.n and s.run_id = any ($12)
+    where s.run_id = o.run_id and s.n = o.n and s.run_id between $52 and $53
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
@@ -131,11 +132,11 @@ select run_id from held;
 select u.run_id, q.worker, q.fence, q.next_seq, r.state, r.fence as final_fence
 from unnest($1::uuid[]) as u (run_id)
 left join queue q on q.run_id = u.run_id
-left join run r on r.id = u.run_id and r.id = any ($1);
+left join run r on r.id = u.run_id and r.id between $2 and $3;
 
 -- name: read_steps
 -- The journal of runs about to be replayed.
 select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, calls, cost_nano
 from step
-where run_id = any ($1::uuid[])
+where run_id = any ($1::uuid[]) and run_id between $2 and $3
 order by run_id, n;
