@@ -25,6 +25,13 @@ from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
 from tollway.telemetry.metrics import Metrics
 
+_encode = msgspec.json.Encoder().encode
+
+
+def _text(text: str) -> str:
+    """A string as JSON."""
+    return _encode(text).decode()
+
 
 class ForeignTask(TollwayError):
     """A step was called from a task that has no scope of its own: its number would depend on the weather."""
@@ -159,7 +166,10 @@ class RunJournal:
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
         self._tell(
-            write, "step.intent", f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","call_id":"{call_id}"}}', at
+            write,
+            "step.intent",
+            f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{_text(step.name)},"call_id":"{call_id}"}}',
+            at,
         )
         return n, self._kick_with_ack()
 
@@ -186,7 +196,8 @@ class RunJournal:
             write,
             f"step.{outcome.state}",
             f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
-            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano}}}',
+            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
+            f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
             outcome.ended_at,
         )
         self._kick()
