@@ -95,7 +95,7 @@ class Stack:
                 except Unreachable:
                     tell("the database and the API")
                 except ApiError as error:
-                    tell(_waits_for(error))
+                    tell(", ".join(error.document.get("missing") or [error.detail]))
                 self.check()
                 if time.monotonic() - began > _READY_TIMEOUT_S:
                     raise StackFailed(f"not ready after {_READY_TIMEOUT_S:.0f} s")
@@ -157,18 +157,6 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def _waits_for(error: ApiError) -> str:
-    document = error.document
-    if error.code == "unexpected_answer" and error.detail.partition(": ")[2].startswith("{"):
-        try:
-            document = msgspec.json.decode(error.detail.partition(": ")[2])
-        except msgspec.DecodeError:
-            return "everything to report ready"
-    return str(
-        document.get("detail") or document.get("reason") or document.get("waiting") or "everything to report ready"
-    )
 
 
 def _toml(provider: str, slots: int) -> str:

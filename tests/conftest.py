@@ -1,11 +1,12 @@
 """What every test may ask for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 
 import asyncpg
 import pytest
+import uvloop
 
 from record_kit import drop_database, make_database, session
 from tollway.domain.clock import AnchoredClock
@@ -15,6 +16,11 @@ from tollway.record.server import EmbeddedPostgres
 from tollway.testing.postgres import ephemeral_postgres
 
 _clones = count(1)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that the processes run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

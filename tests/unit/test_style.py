@@ -191,7 +191,7 @@ def test_packages_export_what_they_say() -> None:
         body = tree_of(path).body
         handed_on = {
             alias.asname or alias.name
-            for node in body
+            for node in ast.walk(tree_of(path))
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tollway")
             for alias in node.names
         }

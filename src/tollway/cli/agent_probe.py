@@ -1,4 +1,4 @@
-"""Imports one agent module in a process of its own and prints what came of it as JSON: `python -m … MODULE`.
+"""Imports agent modules in a process of its own and prints what came of it as JSON: `python -m … MODULE…`.
 
 Apart from the caller, so that a module which hangs, exits or prints while being imported harms nobody.
 """
@@ -10,18 +10,24 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from tollway.runtime.registry import registry
 
 
-def main(module: str) -> int:
-    """Import `module` from the working directory, then PYTHONPATH; print its agents, or the traceback's last line."""
+def main(modules: Sequence[str]) -> int:
+    """Import `modules` from the working directory, then PYTHONPATH, up to the first that cannot be.
+
+    Prints what they registered, and of the one that failed the traceback's last line.
+    """
     sys.path.insert(0, os.getcwd())
-    found: dict[str, Any] = {"module": module, "error": "", "kind": "", "missing": "", "at": "", "agents": []}
+    found: dict[str, Any] = {"module": "", "error": "", "kind": "", "missing": "", "at": "", "agents": []}
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            importlib.import_module(module)
+            for module in modules:
+                found["module"] = module
+                importlib.import_module(module)
         except BaseException as error:
             frames = traceback.extract_tb(error.__traceback__)
             found["error"] = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
@@ -35,4 +41,4 @@ def main(module: str) -> int:
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1]))  # a thread the module left behind must not keep us
+    os._exit(main(sys.argv[1:]))  # a thread the module left behind must not keep us

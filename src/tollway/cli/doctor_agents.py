@@ -13,13 +13,22 @@ _IMPORT_TIMEOUT_S = 30.0
 
 
 def check_agents(modules: Sequence[str], settings: Settings | None) -> Iterator[Check]:
-    """Whether each module can be imported and registers agents whose lanes and tiers the settings have."""
-    for module in modules:
-        yield _check_module(module, settings)
+    """Whether each module can be imported and registers agents whose lanes and tiers the settings have.
+
+    Several must also go together, as a worker imports them: a name can be registered once.
+    """
+    checks = [check_together((module,), settings) for module in modules]
+    yield from checks
+    if len(checks) > 1 and not any(check.state == "fail" for check in checks):
+        together = check_together(modules, settings)
+        if together.state == "fail":
+            yield together
 
 
-def _check_module(module: str, settings: Settings | None) -> Check:
-    command = [sys.executable, "-m", "tollway.cli.agent_probe", module]
+def check_together(modules: Sequence[str], settings: Settings | None) -> Check:
+    """The same of all modules in one process, as a worker imports them."""
+    names = ", ".join(modules)
+    command = [sys.executable, "-m", "tollway.cli.agent_probe", *modules]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
@@ -27,14 +36,15 @@ def _check_module(module: str, settings: Settings | None) -> Check:
         found = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         remedy = "look for work done at import time (network, models) and move it into the agent"
-        return Check("agents", "fail", f"{module}: its import did not end within {_IMPORT_TIMEOUT_S:g} s", remedy)
+        return Check("agents", "fail", f"{names}: its import did not end within {_IMPORT_TIMEOUT_S:g} s", remedy)
     except (ValueError, IndexError):
         end = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        remedy = f"try `{sys.executable} -c 'import {module}'`"
-        return Check("agents", "fail", f"{module}: importing it ended the process ({end})", remedy)
+        remedy = f"try `{sys.executable} -c 'import {names}'`"
+        return Check("agents", "fail", f"{names}: importing it ended the process ({end})", remedy)
     if found["error"]:
+        module = found["module"]
         return Check("agents", "fail", f"{module}: {found['error']}", _import_remedy(module, found))
-    return _check_registered(module, found["agents"], settings)
+    return _check_registered(names, found["agents"], settings)
 
 
 def _check_registered(module: str, agents: list[dict[str, str]], settings: Settings | None) -> Check:

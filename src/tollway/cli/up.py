@@ -1,11 +1,22 @@
 """`tollway up`: everything on this machine, in the foreground."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import click
 
-from tollway.cli._serve import config_option, data_dir_option, json_option, serve, settings_for, warn_unwise
+from tollway.cli._serve import (
+    EXIT_CONFIGURATION,
+    config_option,
+    data_dir_option,
+    json_option,
+    serve,
+    settings_for,
+    warn_unwise,
+)
+from tollway.config import Settings
 
 
 @click.command()
@@ -40,6 +51,7 @@ def up(
     }
     settings = settings_for(config, flags, "up", as_json)
     warn_unwise(settings)
+    _refuse_unusable(settings, modules)
 
     def announce(place: Place) -> None:
         if as_json:
@@ -55,3 +67,18 @@ def up(
             click.echo("No --agents are named: runs are accepted once a worker publishes agents.")
 
     serve(lambda: run_up(settings, UpOptions(modules, config, as_json), announce))
+
+
+def _refuse_unusable(settings: Settings, modules: tuple[str, ...]) -> None:
+    """End with 2 and the remedy, before anything starts, for what would have workers die again and again."""
+    from tollway.cli.doctor_agents import check_together  # noqa: PLC0415
+    from tollway.cli.doctor_checks import check_providers  # noqa: PLC0415
+
+    checks = list(check_providers(settings, os.environ))
+    if modules:
+        checks.append(check_together(modules, settings))
+    failed = [check for check in checks if check.state == "fail"]
+    for check in failed:
+        click.echo(f"tollway: {check.name}: {check.found}\n  → {check.remedy}", err=True)
+    if failed:
+        sys.exit(EXIT_CONFIGURATION)

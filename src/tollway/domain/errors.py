@@ -41,6 +41,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "queue_full": (429, "The queue is full"),
     "overloaded": (429, "The service is overloaded"),
     "internal": (500, "Something went wrong on our side"),
+    "not_ready": (503, "Not everything configured is at work yet"),
     "draining": (503, "The process is shutting down"),
     "database_unavailable": (503, "The database cannot be reached"),
 }

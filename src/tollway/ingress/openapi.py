@@ -91,7 +91,7 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
         "Whether everything configured is at work",
         (),
         None,
-        {200: {"type": "object"}, 503: {"type": "object"}},
+        {200: {"type": "object"}},
     ),
     "metrics": (None, "Prometheus metrics", (), None, {200: None}),
 }

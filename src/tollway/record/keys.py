@@ -48,13 +48,18 @@ def make_secret() -> str:
 
 async def ensure_admin_key(database: Database, secret: str) -> None:
     """Make `secret` the first admin key (id `admin`, tenant `default`). Raises ConfigError, DatabaseUnavailable."""
+    check_admin_key(secret)
+    await database.value("ensure_admin_key", hash_key(secret))
+
+
+def check_admin_key(secret: str) -> None:
+    """Raise ConfigError for what is too short or too odd to be the first admin key."""
     fit = secret.startswith(KEY_PREFIX) and len(secret) >= ADMIN_KEY_CHARS_MIN
     if not fit or not all("!" <= character <= "~" for character in secret):
         remedy = (
             f"must begin with {KEY_PREFIX} and be at least {ADMIN_KEY_CHARS_MIN} printable characters without spaces"
         )
         raise ConfigError("TOLLWAY_ADMIN_KEY", "(hidden)", remedy)
-    await database.value("ensure_admin_key", hash_key(secret))
 
 
 async def create_key(

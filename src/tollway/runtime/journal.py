@@ -25,6 +25,13 @@ from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
 from tollway.telemetry.metrics import Metrics
 
+_encode = msgspec.json.Encoder().encode
+
+
+def _text(text: str) -> str:
+    """A string as JSON."""
+    return _encode(text).decode()
+
 
 class ForeignTask(TollwayError):
     """A step was called from a task that has no scope of its own: its number would depend on the weather."""
@@ -128,12 +135,14 @@ class RunJournal:
         return datetime.fromtimestamp(self._clock.now(), UTC)
 
     def call(self, kind: str, name: str) -> Step:
-        """Number a step that the code calls now. Raises JournalMismatch, ForeignTask or Fenced."""
+        """Number a step that the code calls now. Raises JournalMismatch, ForeignTask, Fenced, ValueError."""
         scope = scope_now.get()
         if scope is None or scope.owner is not asyncio.current_task():
             raise ForeignTask(name)
         if self.fenced is not None:
             raise self.fenced
+        if not name.isprintable():
+            raise ValueError(f"a step's name must be printable, not {name!r}")
         scope.count += 1
         path = f"{scope.prefix}{scope.count}"
         recorded = self._recorded.get(path)
@@ -159,7 +168,10 @@ class RunJournal:
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
         self._tell(
-            write, "step.intent", f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","call_id":"{call_id}"}}', at
+            write,
+            "step.intent",
+            f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{_text(step.name)},"call_id":"{call_id}"}}',
+            at,
         )
         return n, self._kick_with_ack()
 
@@ -186,7 +198,8 @@ class RunJournal:
             write,
             f"step.{outcome.state}",
             f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
-            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano}}}',
+            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
+            f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
             outcome.ended_at,
         )
         self._kick()

@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -13,6 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from tollway.domain.errors import ConfigError
 
 AgentFunction = Callable[..., Awaitable[Any]]
+Decorated = TypeVar("Decorated", bound=AgentFunction)
 
 _NAME_MAX = 128
 
@@ -71,6 +72,24 @@ class Registry:
 
 registry = Registry()
 """What the modules named by `--agents` registered in this process."""
+
+
+@overload
+def agent(function: Decorated, /) -> Decorated: ...
+
+
+@overload
+def agent(
+    *,
+    name: str | None = None,
+    tier: str = "fast",
+    lane: str = "standard",
+    timeout: float = 120,
+    max_attempts: int = 3,
+    version: str = "1",
+    requires: Sequence[str] = (),
+    priority_s: float = 0,
+) -> Callable[[Decorated], Decorated]: ...
 
 
 def agent(

@@ -20,7 +20,7 @@ from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.ingress.server import listen
 from tollway.record.database import Database, DatabaseOptions
-from tollway.record.keys import ensure_admin_key
+from tollway.record.keys import check_admin_key, ensure_admin_key
 from tollway.record.migrate import migrate
 from tollway.record.processes import retire_processes
 from tollway.record.server import EmbeddedPostgres
@@ -56,7 +56,9 @@ class Place:
 async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Place], None]) -> int:
     """Everything until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
     stop = stop_event()
-    listen(settings.server.host, settings.server.port).close()
+    if os.environ.get("TOLLWAY_ADMIN_KEY"):
+        check_admin_key(os.environ["TOLLWAY_ADMIN_KEY"])
+    settings = _with_port(settings)
     async with _record(settings) as (owner_url, app_url):
         await migrate(owner_url)
         key_file = await _admin_key(settings, owner_url)
@@ -118,6 +120,13 @@ async def _admin_key(settings: Settings, owner_url: str) -> Path | None:
     return None if given else path
 
 
+def _with_port(settings: Settings) -> Settings:
+    """The settings with the port that is free for the API; 0 becomes a number. Raises ConfigError."""
+    with listen(settings.server.host, settings.server.port) as listener:
+        port = int(listener.getsockname()[1])
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
+
+
 def _free_port(wished: int) -> int:
     for port in (wished, 0):
         with socket.socket() as probe:
@@ -172,7 +181,6 @@ def _program(command: str) -> Sequence[str]:
 
 async def _retire_the_dead(children: Supervisor, url: str) -> None:
     """Tell the record of children that ended, so that their runs need not wait for a lease to run out."""
-    database: Database | None = None
     pids: dict[str, int | None] = {}
     gone: list[int] = []
     while True:
@@ -184,9 +192,12 @@ async def _retire_the_dead(children: Supervisor, url: str) -> None:
             pids[status.name] = status.pid
         if not gone:
             continue
-        with contextlib.suppress(DatabaseUnavailable):
-            if database is None:
-                database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
-                await database.start()
+        database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
+        try:
+            await database.start()
             await retire_processes(database, gone)
             gone = []
+        except DatabaseUnavailable:
+            pass  # told at the next look
+        finally:
+            await database.stop()

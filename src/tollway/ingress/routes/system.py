@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
+from tollway.domain.errors import Problem
 from tollway.ingress.docs_page import docs_page
 from tollway.ingress.openapi import describe
+from tollway.ingress.problems import retry_headers
 from tollway.ingress.requests import answer, context, identify
 
 router = APIRouter(tags=["system"])
@@ -22,7 +24,10 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 when the API accepts, the named agents are published and the configured workers are claiming."""
     found: dict[str, Any] = await request.app.state.readiness.look()
-    return answer(200 if found["ready"] else 503, found)
+    if not found["ready"]:
+        detail = f"Not ready: {'; '.join(found['missing'])}."
+        raise Problem("not_ready", detail, fields=found, headers=retry_headers(1.0))
+    return answer(200, found)
 
 
 @router.get("/metrics", **describe("metrics"))
