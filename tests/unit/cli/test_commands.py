@@ -52,7 +52,7 @@ def test_help_imports_no_command() -> None:
         "sys.stderr.write(' '.join(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert all(name in done.stdout for name in COMMANDS)
+    assert all(name in done.stdout for name, entry in COMMANDS.items() if entry.help)
     loaded = set(done.stderr.split())
     assert not loaded & {"rich", "pyreqwest", "fastapi", "asyncpg", "pydantic", "tollway.cli.submit"}
 
