@@ -128,8 +128,8 @@ def test_every_command_has_an_example_in_the_reference() -> None:
 def test_every_setting_named_in_the_environment_exists(tmp_path: Path) -> None:
     """Each TOLLWAY_SECTION__KEY in a document, an image or a Compose file leads to a setting."""
     named = {name for text in pages().values() for name in SETTING.findall(text) if name != "TOLLWAY_SECTION__KEY"}
-    for file in ("Dockerfile", "deploy/compose.yaml"):
-        named |= set(SETTING.findall((ROOT / file).read_text()))
+    for other in ("Dockerfile", "deploy/compose.yaml"):
+        named |= set(SETTING.findall((ROOT / other).read_text()))
     samples = {"URL": "postgresql://h/d", "BASE_URL": "http://h", "LOG_FORMAT": "json", "PORT": "1", "HOST": "h"}
     samples |= {"LANES": "batch", "DATA_DIR": "d", "PROCESSES": "1"}
     file = tmp_path / "tollway.toml"
