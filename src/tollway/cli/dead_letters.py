@@ -58,7 +58,7 @@ async def replay_dead(session: Session, *, ids: tuple[str, ...], yes: bool, **fi
 
 def _row(group: dict[str, Any]) -> tuple[str, ...]:
     error = group.get("error") or group
-    runs = group.get("examples") or [""]
+    runs = group.get("run_ids") or [""]
     return (
         str(group.get("fingerprint", "")),
         str(group.get("count", "")),

@@ -77,6 +77,7 @@ async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Pla
         children.request_stop()
         code = await running
         watching.cancel()
+        await asyncio.wait((watching,))
         simulator.request_stop()
         await simulating
     return code
@@ -181,21 +182,25 @@ def _program(command: str) -> Sequence[str]:
 
 async def _retire_the_dead(children: Supervisor, url: str) -> None:
     """Tell the record of children that ended, so that their runs need not wait for a lease to run out."""
-    database: Database | None = None
+    database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
+    started = False
     pids: dict[str, int | None] = {}
     gone: list[int] = []
-    while True:
-        await asyncio.sleep(_LOOK_EVERY_S)
-        for status in children.status():
-            before = pids.get(status.name)
-            if before is not None and status.pid != before:
-                gone.append(before)
-            pids[status.name] = status.pid
-        if not gone:
-            continue
-        with contextlib.suppress(DatabaseUnavailable):
-            if database is None:
-                database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
-                await database.start()
-            await retire_processes(database, gone)
-            gone = []
+    try:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for status in children.status():
+                before = pids.get(status.name)
+                if before is not None and status.pid != before:
+                    gone.append(before)
+                pids[status.name] = status.pid
+            if not gone:
+                continue
+            with contextlib.suppress(DatabaseUnavailable):
+                if not started:
+                    await database.start()
+                    started = True
+                await retire_processes(database, gone)
+                gone = []
+    finally:
+        await database.stop()
