@@ -1,12 +1,14 @@
 """The contract of tenants, keys and scopes, and of what the process says of itself; black-box, on two API processes."""
 
 import json
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from stack_kit import Http
 
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SCOPES = ("submit", "read", "cancel", "approve", "admin")
 
 
@@ -23,6 +25,7 @@ def test_a_tenant(http: Http, other_api: Http, tenant: str) -> None:
     assert answer.status == 200
     assert (answer.json["name"], answer.json["weight"], answer.json["max_queued"]) == ("Bank", 2.5, None)
     assert other_api.get(f"/v1/tenants/{tenant}").json == answer.json
+    assert MOMENT.fullmatch(answer.json["updated_at"])
     assert tenant in [item["id"] for item in http.items("/v1/tenants?limit=500")]
 
 
@@ -76,7 +79,8 @@ def test_scopes(http: Http, tenant: str) -> None:
         "read": [("GET", path, None) for path in (f"/v1/runs/{run_id}", f"/v1/runs/{run_id}/events", "/v1/agents",
                                                   "/v1/runs", f"/v1/runs/{run_id}/steps", "/v1/dead-letters")],
         "cancel": [("POST", f"/v1/runs/{run_id}/cancel", None), ("POST", "/v1/runs/cancel", {"filter": {}})],
-        "admin": [("PUT", f"/v1/tenants/{tenant}", {}), ("POST", f"/v1/tenants/{tenant}/keys", {"name": "k", "scopes": ["read"]}),
+        "admin": [("PUT", f"/v1/tenants/{tenant}", {}),
+                  ("POST", f"/v1/tenants/{tenant}/keys", {"name": "k", "scopes": ["read"]}),
                   ("GET", f"/v1/tenants/{tenant}/keys", None)],
     }  # fmt: skip
     for needed, routes in calls.items():
@@ -188,7 +192,7 @@ def test_the_process_describes_itself(http: Http) -> None:
     assert b"<html" in http.get("/docs").body.lower()
 
 
-def test_readiness_names_what_is_missing(http: Http, stack: object) -> None:
+def test_readiness(http: Http) -> None:
     """/readyz is 200 when all is at work, with workers and agents."""
     ready = http.get("/readyz").json
     assert (ready["ready"], ready["missing"], ready["workers"]) == (True, [], 1)
