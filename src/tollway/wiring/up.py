@@ -182,25 +182,23 @@ def _program(command: str) -> Sequence[str]:
 
 async def _retire_the_dead(children: Supervisor, url: str) -> None:
     """Tell the record of children that ended, so that their runs need not wait for a lease to run out."""
-    database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
-    started = False
     pids: dict[str, int | None] = {}
     gone: list[int] = []
-    try:
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            for status in children.status():
-                before = pids.get(status.name)
-                if before is not None and status.pid != before:
-                    gone.append(before)
-                pids[status.name] = status.pid
-            if not gone:
-                continue
-            with contextlib.suppress(DatabaseUnavailable):
-                if not started:
-                    await database.start()
-                    started = True
-                await retire_processes(database, gone)
-                gone = []
-    finally:
-        await database.stop()
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        for status in children.status():
+            before = pids.get(status.name)
+            if before is not None and status.pid != before:
+                gone.append(before)
+            pids[status.name] = status.pid
+        if not gone:
+            continue
+        database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
+        try:
+            await database.start()
+            await retire_processes(database, gone)
+            gone = []
+        except DatabaseUnavailable:
+            pass  # told at the next look
+        finally:
+            await database.stop()
