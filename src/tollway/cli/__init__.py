@@ -124,22 +124,3 @@ def entry() -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code or 0)
-
-
-def run() -> NoReturn:
-    """The program: `main`, and an exit that waits for no library's threads.
-
-    The HTTP client's threads may still end while the interpreter is taken down, which aborts it (exit code 134) after
-    the work is done; so what was printed is flushed and the process leaves at once.
-    """
-    code: object = 0
-    try:
-        main()
-    except SystemExit as leaving:
-        code = leaving.code
-    if isinstance(code, str):
-        click.echo(code, err=True)
-    with contextlib.suppress(OSError, ValueError):  # nobody reads any more
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
