@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tollway.domain.errors import LlmError
-from tollway.llm.http import pool as pool_module
+from tollway.llm.http import dial
 from tollway.llm.transport import Transport, TransportOptions
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -251,7 +251,7 @@ async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(LlmError, match="certificate") as caught:
             await transport.post(b"{}", "c", 5, None)
         assert (caught.value.code, caught.value.billed) == ("connection", False)
-        monkeypatch.setattr(pool_module, "tls_context", lambda: ssl.create_default_context(cafile=str(certificate)))
+        monkeypatch.setattr(dial, "tls_context", lambda: ssl.create_default_context(cafile=str(certificate)))
         assert (await transport.post(b"{}", "c", 5, None)).status == 200
 
 
