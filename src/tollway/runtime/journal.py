@@ -63,6 +63,15 @@ class Step(msgspec.Struct, frozen=True):
     recorded: Any
 
 
+class _Undecided(msgspec.Struct, frozen=True, gc=False):
+    """A call that was intended and has no outcome yet."""
+
+    kind: str
+    call_id: UUID
+    reserved_nano: int
+    route: str | None
+
+
 class Closable(Protocol):
     """Something a run left open; its end closes it."""
 
@@ -114,8 +123,11 @@ class RunJournal:
         self.reserved_nano = 0
         self.spent_nano = 0
         self._recorded: dict[str, Any] = {}
+        self._undecided: dict[int, _Undecided] = {}
         self._last_n = 0
         for row in recorded:
+            if row["state"] == "intent":
+                self._undecided[row["n"]] = _Undecided(row["kind"], row["call_id"], row["reserved_nano"], row["route"])
             self.spent_nano += row["cost_nano"]
             self._recorded[row["path"]] = row
             self._last_n = max(self._last_n, row["n"])
@@ -163,8 +175,9 @@ class RunJournal:
             write.new_steps += 1
         else:
             n = step.recorded["n"]
-            if step.recorded["state"] == "intent":
-                self._note_unknown(write, step, n, at)
+            if n in self._undecided:
+                self._note_unknown(write, n, at)
+        self._undecided[n] = _Undecided(step.kind, call_id, reserved_nano, route)
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
         self._tell(
@@ -177,19 +190,15 @@ class RunJournal:
 
     def give_up_unknown(self, step: Step) -> None:
         """Record that a step cut between intent and outcome will not be repeated, by its policy."""
-        at = self.moment()
-        n = step.recorded["n"]
         write = self._open()
-        if step.recorded["state"] == "intent":
-            self._note_unknown(write, step, n, at)
-            write.outcomes.append(
-                StepOutcome(n, "unknown", at, None, "cut between intent and outcome", None, 0, Usage(), 0)
-            )
+        if step.recorded["n"] in self._undecided:
+            self._leave_unknown(write, step.recorded["n"], self.moment())
         self._kick()
 
     def settle(self, outcome: StepOutcome, entries: Sequence[Entry]) -> None:
         """Write a step's outcome and its money; durable with the run's next write, awaited by nobody."""
         write = self._open()
+        self._undecided.pop(outcome.n, None)
         write.outcomes.append(outcome)
         write.entries.extend(entries)
         usage = outcome.usage
@@ -210,8 +219,10 @@ class RunJournal:
         self._kick()
 
     async def end(self, final: Fact, ending: dict[str, Any]) -> None:
-        """End the run with all that is still unwritten. Raises Fenced."""
+        """End the run with all that is still unwritten; calls without an outcome stay unknown. Raises Fenced."""
         write = await self._close()
+        for n in sorted(self._undecided):
+            self._leave_unknown(write, n, final.at)
         write.facts.append(final)
         await self._writer.endings.put(Ending(write=write, ended_at=final.at, **ending))
 
@@ -258,29 +269,22 @@ class RunJournal:
         write.facts.append(Fact(kind, at, actor_kind, self._actor_id, data))
         self._next_seq += 1
 
-    def _note_unknown(self, write: RunWrite, step: Step, n: int, at: datetime) -> None:
-        """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
-        recorded = step.recorded
-        self._tell(
-            write,
-            "step.unknown",
-            f'{{"n":{n},"call_id":"{recorded["call_id"]}","reserved_nano":{recorded["reserved_nano"]}}}',
-            at,
+    def _leave_unknown(self, write: RunWrite, n: int, at: datetime) -> None:
+        """A call whose outcome nobody saw, and which will not be made again."""
+        self._note_unknown(write, n, at)
+        write.outcomes.append(
+            StepOutcome(n, "unknown", at, None, "cut between intent and outcome", None, 0, Usage(), 0)
         )
-        if recorded["kind"] == "llm":
-            write.entries.append(
-                Entry(
-                    recorded["call_id"],
-                    "unknown",
-                    n,
-                    recorded["route"],
-                    None,
-                    None,
-                    recorded["reserved_nano"],
-                    Usage(estimated=True),
-                    at,
-                )
-            )
+
+    def _note_unknown(self, write: RunWrite, n: int, at: datetime) -> None:
+        """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
+        cut = self._undecided.pop(n)
+        self._tell(
+            write, "step.unknown", f'{{"n":{n},"call_id":"{cut.call_id}","reserved_nano":{cut.reserved_nano}}}', at
+        )
+        if cut.kind == "llm":
+            usage = Usage(estimated=True)
+            write.entries.append(Entry(cut.call_id, "unknown", n, cut.route, None, None, cut.reserved_nano, usage, at))
 
     def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
         """A waiter of its own: a task that is cancelled takes no other's with it."""
