@@ -28,6 +28,7 @@ from tollway.domain.errors import ConfigError
 DEFAULT_URL = "http://127.0.0.1:8700"
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
+_LET_GO_S = 0.02  # the transport's own thread lets go of the interpreter; one that ended meanwhile would abort
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -96,6 +97,7 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; a second call does nothing."""
         await self._http.close()
+        await asyncio.sleep(_LET_GO_S)
 
     async def send(self, call: Call) -> Answer:
         """The answer, after as many tries as `retry_for_s` has room for.
