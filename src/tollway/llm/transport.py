@@ -13,7 +13,9 @@ import msgspec
 
 from tollway.domain.errors import LlmError
 from tollway.llm.http.connection import Connection
-from tollway.llm.http.pool import Pool, PoolOptions, target_of
+from tollway.llm.http.dial import target_of
+from tollway.llm.http.pool import Pool, PoolOptions
+from tollway.llm.http.proxy import proxy_for
 
 _ERROR_BYTES_MAX = 65_536
 
@@ -40,28 +42,35 @@ class Transport:
     """Posts JSON to one URL of one provider. `start` before the first call, `stop` may be called twice."""
 
     def __init__(self, url: str, headers: dict[str, str], options: TransportOptions) -> None:
-        self._target = target_of(url)
+        """Raises ValueError for a URL or header that cannot be sent, ConfigError for a proxy that cannot be used."""
+        target = self._target = target_of(url)
+        proxy = self._proxy = proxy_for(target.host, tls=target.tls)
         self._options = options
         self._pool: Pool | None = None
         fields = {
-            "host": self._target.authority,
+            "host": target.authority,
             "user-agent": "tollway",
             "accept": "*/*",
             "accept-encoding": "identity",
             "content-type": "application/json",
             **headers,
         }
+        path = target.path
+        if proxy is not None and not target.tls:
+            path = f"http://{target.authority}{path}"
+            if proxy.authorization:
+                fields["proxy-authorization"] = proxy.authorization
         if any("\r" in text or "\n" in text for item in fields.items() for text in item):
             raise ValueError("a header holds a line break")
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self._head = f"POST {self._target.path} HTTP/1.1\r\n{lines}x-tollway-call-id: ".encode("latin-1")
+        self._head = f"POST {path} HTTP/1.1\r\n{lines}x-tollway-call-id: ".encode("latin-1")
 
     async def start(self) -> None:
         """Make the pool; no connection is opened yet."""
         if self._pool is None:
             options = self._options
             bounds = PoolOptions(options.connections_max, options.connect_timeout_s, options.idle_timeout_s)
-            self._pool = Pool(self._target, bounds)
+            self._pool = Pool(self._target, self._proxy, bounds)
 
     async def stop(self) -> None:
         """Close every connection; calls in flight fail with `connection`."""
@@ -172,6 +181,7 @@ class Exchange:
     def abort(self) -> None:
         """`close`, for who cannot wait."""
         self._end()
+        self._wake()
 
     # connection.Listener
 
@@ -208,18 +218,19 @@ class Exchange:
         self._end()
         self._wake()
 
-    def failed(self, reason: str, garbage: bool) -> None:
+    def failed(self, code: str, reason: str) -> None:
         """The connection broke."""
         self._connection = None
-        truncated = self.status > 0 and reason != "the transport is stopped"
-        code = "bad_response" if garbage or truncated else "connection"
         self._fail(self._charged(LlmError(code, f"the connection broke: {reason}")))
 
     async def _begin(self, first_byte_s: float | None) -> None:
-        pool = self._pool
+        pool, loop = self._pool, self._pool.loop
+        due_at = loop.time() + self._timeout_s
         connection = pool.take() or await pool.acquire(self._timeout_s)
-        loop = pool.loop
-        self._total = loop.call_later(self._timeout_s, self._time_out)
+        if self._over:
+            pool.came_free(connection)
+            raise LlmError("connection", "the call was closed before it began")
+        self._total = loop.call_at(due_at, self._time_out)
         if first_byte_s is not None and first_byte_s < self._timeout_s:
             self._patience = loop.call_later(first_byte_s, self._lose_patience, first_byte_s)
         self._connection = connection

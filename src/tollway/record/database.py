@@ -90,7 +90,7 @@ class Database:
         try:
             self._pool = await asyncpg.create_pool(
                 self.options.url,
-                min_size=1,
+                min_size=0,
                 max_size=self.options.connections_max,
                 max_inactive_connection_lifetime=120,
                 timeout=CONNECT_TIMEOUT_S,

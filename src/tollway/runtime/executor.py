@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, LlmError, Reject, Retry, StepUnknown
 from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack, Outcome, RetryAt, Succeeded
+from tollway.domain.texts import storable
 from tollway.record.claims import Claim
 from tollway.runtime.backoff import retry_delay_s
 from tollway.runtime.journal import RunJournal, Scope, scope_now
@@ -121,11 +122,11 @@ class Execution:
         )
 
     def _verdict(self, task: "asyncio.Task[Any]") -> Outcome:
+        error = None if task.cancelled() else task.exception()
         if self.journal.mismatch is not None:
             return Failed("journal_mismatch", _shorten(str(self.journal.mismatch)))
         if task.cancelled():
             return self._another_attempt("cancelled_itself", "the agent cancelled its own task")
-        error = task.exception()
         if error is None:
             return Succeeded(task.result())
         return self._judge(error)
@@ -161,8 +162,7 @@ class Execution:
 
 
 def _shorten(text: str) -> str:
-    text = text.replace("\x00", "")
-    return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
+    return storable(text, _MESSAGE_MAX)
 
 
 def _place(error: BaseException) -> str:

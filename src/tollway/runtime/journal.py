@@ -135,12 +135,14 @@ class RunJournal:
         return datetime.fromtimestamp(self._clock.now(), UTC)
 
     def call(self, kind: str, name: str) -> Step:
-        """Number a step that the code calls now. Raises JournalMismatch, ForeignTask or Fenced."""
+        """Number a step that the code calls now. Raises JournalMismatch, ForeignTask, Fenced, ValueError."""
         scope = scope_now.get()
         if scope is None or scope.owner is not asyncio.current_task():
             raise ForeignTask(name)
         if self.fenced is not None:
             raise self.fenced
+        if not name.isprintable():
+            raise ValueError(f"a step's name must be printable, not {name!r}")
         scope.count += 1
         path = f"{scope.prefix}{scope.count}"
         recorded = self._recorded.get(path)

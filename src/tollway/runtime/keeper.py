@@ -17,8 +17,9 @@ from tollway.telemetry.logs import get_logger
 
 log = get_logger("keeper")
 
-TERM_S = 10.0
-ORPHANS_EVERY_S = 15.0
+TERM_MAX_S = 10.0
+TERM_LOOKS = 7
+ORPHANS_LOOKS = 10
 PARTITIONS_EVERY_S = 3600.0
 SLEEP_MIN_S = 0.01
 
@@ -42,6 +43,7 @@ class Keeper:
         self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
         self._elected_until = 0.0
         self._orphans_at = 0.0
+        self._term_s = min(TERM_MAX_S, TERM_LOOKS * options.look_every_s)
         self._partitions_at = 0.0
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,8 +82,8 @@ class Keeper:
 
     async def _elected(self) -> bool:
         now = self._clock.monotonic()
-        if now > self._elected_until - TERM_S / 2:
-            self._elected_until = now + TERM_S if await self._upkeep.elected(TERM_S) else 0.0
+        if now > self._elected_until - self._term_s / 2:
+            self._elected_until = now + self._term_s if await self._upkeep.elected(self._term_s) else 0.0
         return now < self._elected_until
 
     async def _look_at_beats(self) -> None:
@@ -92,7 +94,7 @@ class Keeper:
             await self._reap(process_id, roles[process_id])
         now = self._clock.monotonic()
         if now >= self._orphans_at:
-            self._orphans_at = now + ORPHANS_EVERY_S
+            self._orphans_at = now + ORPHANS_LOOKS * self._options.look_every_s
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
         if now >= self._partitions_at:
@@ -125,7 +127,8 @@ class Keeper:
     async def _keep_times(self) -> None:
         """Open gates and expire runs when they are due: sleep until then, or until news of an earlier moment."""
         while True:
-            rest_s = 2 * self._options.look_every_s * random.uniform(0.9, 1.1)
+            looks = 4 if self._broadcast.connected else 2  # news tells of what comes sooner
+            rest_s = looks * self._options.look_every_s * random.uniform(0.9, 1.1)
             try:
                 if await self._elected():
                     rest_s = min(rest_s, await self._pass_time())

@@ -20,6 +20,7 @@ from tollway import failpoints
 from tollway.domain.errors import LlmError, StepUnknown
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import LlmRequest, ToolCall, Usage
+from tollway.domain.texts import storable
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.gateway import Gateway
 from tollway.llm.streams import CallStream
@@ -29,6 +30,7 @@ from tollway.runtime.journal import RunJournal, Step
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
+_MESSAGE_MAX = 2000
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -183,7 +185,7 @@ class LlmSteps:
         try:
             adapter_of(returns).validate_json(result.completion.text)
         except ValueError as error:
-            message = f"invalid_answer: the model's answer does not fit: {error}"[:2000]
+            message = storable(f"invalid_answer: the model's answer does not fit: {error}", _MESSAGE_MAX)
             self._settle(journal, call, "failed", result, None, message)
             raise LlmError("invalid_answer", message, route=result.route) from error
 
@@ -228,7 +230,7 @@ class LlmSteps:
         self._metrics.llm_calls.add(plan.route, error.code if error is not None else "cancelled")
         self._metrics.steps.add("llm", "failed")
         journal.settle(
-            StepOutcome(call.n, "failed", at, None, message[:2000], plan.route, 1, usage, cost_nano),
+            StepOutcome(call.n, "failed", at, None, storable(message, _MESSAGE_MAX), plan.route, 1, usage, cost_nano),
             [Entry(call.id, kind, call.n, plan.route, plan.model, plan.price.version, nano, usage, at)],
         )
 
@@ -332,7 +334,7 @@ class TaskSteps:
                 self._settle(journal, n, "failed", None, "cancelled")
             raise
         except Exception as error:
-            self._settle(journal, n, "failed", None, f"{type(error).__name__}: {error}"[:2000])
+            self._settle(journal, n, "failed", None, storable(f"{type(error).__name__}: {error}", _MESSAGE_MAX))
             raise
         self._settle(journal, n, "done", result, None)
         return msgspec.json.decode(result)

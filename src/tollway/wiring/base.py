@@ -1,7 +1,9 @@
 """What every kind of process has: the record, the news, time, ids, its own counters; and how it is told to stop."""
 
 import asyncio
+import contextlib
 import gc
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
-from tollway.domain.errors import ConfigError
+from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.database import Database, DatabaseOptions
@@ -18,6 +20,7 @@ from tollway.record.pooler import stands_behind_pooler
 from tollway.record.server import running_url
 from tollway.telemetry.metrics import Metrics
 
+ANCHOR_EVERY_S = 60.0
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -66,11 +69,21 @@ async def base(settings: Settings, role: str) -> AsyncIterator[Base]:
     broadcast = Broadcast(options.direct_url or ("" if options.pooled else options.url))
     await database.start()
     await broadcast.start()
+    anchoring = asyncio.get_running_loop().create_task(_stay_anchored(database), name="clock")
     try:
         yield Base(settings, database, broadcast, clock, IdMaker(clock), Metrics())
     finally:
+        anchoring.cancel()
         await broadcast.stop()
         await database.stop()
+
+
+async def _stay_anchored(database: Database) -> None:
+    """Follow the database's clock: this machine's drifts, and ids and deadlines are told by the database's."""
+    while True:
+        await asyncio.sleep(ANCHOR_EVERY_S * random.uniform(0.9, 1.1))
+        with contextlib.suppress(DatabaseUnavailable):
+            await database.anchor()
 
 
 def settle_memory() -> None:

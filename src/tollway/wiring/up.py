@@ -181,7 +181,6 @@ def _program(command: str) -> Sequence[str]:
 
 async def _retire_the_dead(children: Supervisor, url: str) -> None:
     """Tell the record of children that ended, so that their runs need not wait for a lease to run out."""
-    database: Database | None = None
     pids: dict[str, int | None] = {}
     gone: list[int] = []
     while True:
@@ -193,9 +192,12 @@ async def _retire_the_dead(children: Supervisor, url: str) -> None:
             pids[status.name] = status.pid
         if not gone:
             continue
-        with contextlib.suppress(DatabaseUnavailable):
-            if database is None:
-                database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
-                await database.start()
+        database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())
+        try:
+            await database.start()
             await retire_processes(database, gone)
             gone = []
+        except DatabaseUnavailable:
+            pass  # told at the next look
+        finally:
+            await database.stop()

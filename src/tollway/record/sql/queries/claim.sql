@@ -32,7 +32,7 @@ with open_line as materialized (
 ), claimed as (
     update queue q
     set state = 1, worker = $1, fence = (((q.fence >> 16) + 1) << 16) | $6::bigint, next_seq = q.next_seq + 1,
-        started_at = coalesce(q.started_at, clock_timestamp())
+        started_at = coalesce(q.started_at, statement_timestamp())
     from taken t
     where q.run_id = t.run_id and q.state = 0
     returning q.run_id, q.fence, q.next_seq, q.errors, q.lost, q.started_at, q.steps, q.llm_calls, t.class, t.tenant,
@@ -47,7 +47,7 @@ with open_line as materialized (
     where f.lane = $2 and f.class = s.class and f.tenant = s.tenant
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
-    select c.run_id, c.next_seq - 1, 'claimed', clock_timestamp(), 'worker', $1::text,
+    select c.run_id, c.next_seq - 1, 'claimed', statement_timestamp(), 'worker', $1::text,
         '{"attempt":' || (1 + c.errors + c.lost) || '}'
     from claimed c
 ), empty as (
@@ -101,12 +101,12 @@ on conflict (lane, class) do update set vtime = greatest(f.vtime, excluded.vtime
 with claimed as (
     update queue q
     set state = 1, gate = null, worker = $1, fence = (((q.fence >> 16) + 1) << 16) | $3::bigint, next_seq = q.next_seq + 1,
-        started_at = coalesce(q.started_at, clock_timestamp())
+        started_at = coalesce(q.started_at, statement_timestamp())
     where q.run_id = $2 and q.state = 0 and q.gate = 'alone'
     returning q.*
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
-    select c.run_id, c.next_seq - 1, 'claimed', clock_timestamp(), 'worker', $1::text,
+    select c.run_id, c.next_seq - 1, 'claimed', statement_timestamp(), 'worker', $1::text,
         '{"attempt":' || (1 + c.errors + c.lost) || ',"alone":true}'
     from claimed c
 )
