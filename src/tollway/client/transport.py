@@ -5,6 +5,7 @@ idempotency key). Others are repeated only when the server surely did nothing: n
 """
 
 import asyncio
+import atexit
 import os
 import random
 import time
@@ -28,8 +29,12 @@ from tollway.domain.errors import ConfigError
 DEFAULT_URL = "http://127.0.0.1:8700"
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
-_LET_GO_S = 0.02  # the transport's own thread lets go of the interpreter; one that ended meanwhile would abort
+_LAST_CALLBACK_S = 0.02
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+# A thread of the transport may still be on its way out of its last callback. One that finds the interpreter going away
+# aborts the process, so the end waits for it.
+atexit.register(time.sleep, _LAST_CALLBACK_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,6 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; a second call does nothing."""
         await self._http.close()
-        await asyncio.sleep(_LET_GO_S)
 
     async def send(self, call: Call) -> Answer:
         """The answer, after as many tries as `retry_for_s` has room for.

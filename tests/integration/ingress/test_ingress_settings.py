@@ -103,6 +103,8 @@ async def test_readyz_names_what_is_missing(harness: ApiHarness, database: Datab
         answer = await client.get("/readyz")
         assert answer.status == 503
         assert answer.json["missing"] == ["0 of 1 worker processes are claiming"]
+        assert (answer.json["code"], answer.json["status"]) == ("not_ready", 503)
+        assert "0 of 1 worker processes are claiming" in answer.json["detail"]
         facts = {"claiming": True, "supervisor": "s1", "agents": ["echo", "later"]}
         await register_process(database, "worker", 60, facts)
         async with asyncio.timeout(10):
