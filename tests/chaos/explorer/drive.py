@@ -92,7 +92,7 @@ class Exploration:
         self._zygote = zygote
         self._server = server
         self._database = database
-        self._folder = Path(tempfile.mkdtemp(prefix=f"tollway-explorer-{plan.seed}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"tollway-crash-{plan.seed}-"))
         self._port, self._sim_port = free_port(), free_port()
         self._began = time.monotonic()
         self._timeline: list[str] = []
