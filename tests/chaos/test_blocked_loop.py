@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from checks import lost_workers
+
 from conftest import Start
 
 
@@ -19,12 +20,19 @@ async def test_a_blocked_loop_is_named_and_given_up_when_it_lasts(up: Start) -> 
     assert history.runs[brief].output == 1
     assert lost_workers(history.runs[long]) == 1
     assert history.runs[long].output == 2
-    for event, agent in (("loop.blocked", "blocks_3_s"), ("loop.blocked", "blocks_once"), ("loop.given_up", "blocks_once")):
+    for event, agent in (
+        ("loop.blocked", "blocks_3_s"),
+        ("loop.blocked", "blocks_once"),
+        ("loop.given_up", "blocks_once"),
+    ):
         assert _named(said, event, agent), f"no {event} of {agent}"
 
 
 def _named(said: list[dict[str, Any]], event: str, agent: str) -> bool:
     return any(
-        line.get("event") == event and agent in line["task"] and "time.sleep" in line["stack"] and agent in line["stack"]
+        line.get("event") == event
+        and agent in line["task"]
+        and "time.sleep" in line["stack"]
+        and agent in line["stack"]
         for line in said
     )

@@ -3,6 +3,7 @@
 import signal
 
 from checks import lost_workers
+
 from conftest import Start
 
 
