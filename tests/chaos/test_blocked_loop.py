@@ -9,7 +9,7 @@ from conftest import Start
 
 
 async def test_a_blocked_loop_is_named_and_given_up_when_it_lasts(up: Start) -> None:
-    """Blocked for 3 s a worker keeps its lease and its log names agent and stack; past loop_block_max_s it is given up."""
+    """Blocked for 3 s it keeps its lease, and the log names agent and stack; past loop_block_max_s it is given up."""
     async with up(workers=1, heartbeat_s=0.5, lease_ttl_s=2, loop_block_max_s=5) as stack:
         brief = await stack.submit("blocks_3_s", f"{stack.began.hex[:12]}-brief")
         await stack.until_rest()
