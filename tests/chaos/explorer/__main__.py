@@ -6,6 +6,7 @@ may take some repetitions of its seed (`--times`).
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections import Counter
@@ -35,6 +36,9 @@ def main() -> int:
 
 
 async def _explore(asked: argparse.Namespace, zygote: Zygote) -> int:
+    exploring = asyncio.current_task()
+    assert exploring is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, exploring.cancel)
     await zygote.connect()
     world = World(zygote)
     chosen = range(asked.first, asked.first + asked.seeds) if asked.seed is None else [asked.seed]
