@@ -127,7 +127,7 @@ async def test_the_api_describes_itself(admin: AsgiClient, harness: ApiHarness) 
     assert (await anyone.get("/healthz")).status == 200
     assert (await anyone.send("HEAD", "/healthz")).status == 200
     await admin.post("/v1/runs", {"agent": "echo", "input": 1})
-    counted = f'tollway_runs_accepted_total{{process="api-{harness.sync.process_id}",lane="standard"}} 1.0'
+    counted = f'tollway_runs_accepted_total{{lane="standard",process="api-{harness.sync.process_id}"}} 1.0'
     assert counted.encode() in (await anyone.get("/metrics")).body
     agents = (await admin.get("/v1/agents")).json["items"]
     assert {agent["name"] for agent in agents} == {"echo", "triage"}

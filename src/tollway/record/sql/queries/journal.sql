@@ -3,6 +3,10 @@
 -- Writes what running runs did, under their fence: intents, outcomes, money and events. A run whose lease (worker, fence)
 -- or place in its history (next_seq) is not as the writer believes is left out, with all that belongs to it.
 -- Returns the runs written.
+--
+-- Here and in complete_runs, run and step are found by `any` and a range, and joined by the id as text, lest PostgreSQL 18
+-- prunes their partitions both at the start (by the range) and while it runs (by the join): when it had to look again at a
+-- row of `queue` that somebody changed meanwhile (a cancel), it pruned all of them, and updated nothing.
 with writing as materialized (
     select * from unnest(
         $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
@@ -36,7 +40,8 @@ with writing as materialized (
         $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[]
     ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
     join held h on h.run_id = o.run_id
-    where s.run_id = o.run_id and s.n = o.n and s.run_id between $56 and $57
+    where s.run_id = any($2) and s.n = any($24) and s.run_id::text = o.run_id::text and s.n = o.n
+        and s.run_id between $56 and $57
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
@@ -83,7 +88,7 @@ with ending as materialized (
         cached_tokens = h.cached_tokens + e.cached_tokens, cost_nano = h.cost_nano + e.cost_nano,
         degraded = string_to_array(e.degraded, ',')
     from held h join ending e on e.run_id = h.run_id
-    where r.id = h.run_id and r.id between $52 and $53
+    where r.id = any($2) and r.id::text = h.run_id::text and r.id between $52 and $53
     returning r.id, r.webhook_url, r.webhook_secret_env
 ), finished as (
     update step s
@@ -95,7 +100,8 @@ with ending as materialized (
         $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[]
     ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
     join held h on h.run_id = o.run_id
-    where s.run_id = o.run_id and s.n = o.n and s.run_id between $52 and $53
+    where s.run_id = any($2) and s.n = any($13) and s.run_id::text = o.run_id::text and s.n = o.n
+        and s.run_id between $52 and $53
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
