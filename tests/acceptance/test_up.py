@@ -44,6 +44,7 @@ def refused(done: "subprocess.CompletedProcess[str]", *says: str) -> None:
         (AGENT.replace("WORDS", "lane='nightly'"), "nightly", "interactive, standard, batch"),
         (AGENT.replace("WORDS", "timeout=0"), "timeout", "mend the module"),
     ],
+    ids=["missing", "dependency", "syntax", "empty", "lane", "timeout"],
 )
 def test_agents_that_cannot_be(tmp_path: Path, source: str | None, says: str, remedy: str) -> None:
     """An agent module that cannot be used is told with its remedy and 2, before anything is started."""
@@ -93,6 +94,18 @@ def test_a_live_data_folder(stack: Stack, http: Http) -> None:
     assert str(stack.data_dir) in done.stderr
     assert "Traceback" not in done.stderr
     assert http.result("echo", 1)["state"] == "succeeded"
+
+
+def test_the_doctor_beside_a_live_one(stack: Stack) -> None:
+    """`tollway doctor` knows a Tollway that runs here: its port, its data folder; and finds nothing in the way."""
+    done = subprocess.run(
+        [TOLLWAY, "doctor", "--port", str(stack.port), "--data-dir", str(stack.data_dir), "--agents", "contract_agents"],
+        cwd=stack.folder, env=stack.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Tollway itself answers" in done.stdout
+    assert "contract_agents registers" in done.stdout
+    assert "✗" not in done.stdout
 
 
 @pytest.fixture
