@@ -7,6 +7,7 @@ stood in the way of others, else only after they stayed empty, since most fill a
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tollway.domain.clock import Clock
@@ -59,6 +60,7 @@ class Claimer:
         self._backlogged: set[str] = set()
         self._floors = {lane: _Floor(options.agents) for lane in options.lanes}
         self._empty_since: dict[tuple[str, str, str], float] = {}
+        self._poll_at = clock.monotonic() + poll_s()
         self._stopping = False
 
     def news(self, lanes: str) -> None:
@@ -99,21 +101,20 @@ class Claimer:
                 await self._claim(lane)
 
     async def _rest(self) -> None:
-        """Pace the next claim when there is work; otherwise wait for news, or poll."""
-        if self._hungry:
-            await asyncio.sleep(PACE_S)
-            return
+        """Pace the next claim when there is work, else wait for news; poll in any case, however much comes."""
         began = self._clock.monotonic()
-        try:
-            async with asyncio.timeout(self._poll_s() * random.uniform(0.75, 1.25)):
-                await self._wake.wait()
-        except TimeoutError:
+        if not self._hungry:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._poll_at - began)):
+                    await self._wake.wait()
+        left_s = PACE_S - (self._clock.monotonic() - began)
+        if left_s > 0 and ((self._hungry and self._busy) or self._backlogged):
+            await asyncio.sleep(left_s)
+        now = self._clock.monotonic()
+        if now >= self._poll_at:
+            self._poll_at = now + self._poll_s() * random.uniform(0.75, 1.25)
             options = self._options
             self._hungry.update(await self._claims.lanes_with_work(options.lanes, options.agents))
-            return
-        left_s = PACE_S - (self._clock.monotonic() - began)
-        if left_s > 0 and self._busy:
-            await asyncio.sleep(left_s)
 
     @property
     def _busy(self) -> bool:
@@ -125,15 +126,18 @@ class Claimer:
             self._backlogged.add(lane)
             return
         floor = self._floors[lane]
-        claimed = await self._claims.claim(lane, floor.at(self._clock.monotonic()), wanted)
+        floors = floor.at(self._clock.monotonic())
+        claimed = await self._claims.claim(lane, floors, wanted)
         if claimed.claims:
             self._take(claimed.claims)
         if len(claimed.claims) == wanted:
             self._backlogged.add(lane)
             self._hungry.add(lane)
+        elif any(floors.values()):  # there may be more below the floor
+            floor.short()
+            self._hungry.add(lane)
         else:
             self._backlogged.discard(lane)
-            floor.short()
         if claimed.low is not None:
             await self._keep_floor(lane, floor, claimed.low)
         await self._close_empty(lane, claimed, full=len(claimed.claims) == wanted)

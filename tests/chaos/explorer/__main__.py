@@ -20,7 +20,9 @@ from .zygote import Zygote
 
 def main() -> int:
     """Explore; the exit code."""
-    parser = argparse.ArgumentParser(prog="explorer", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="explorer", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds, from --first on")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, default=None, help="this seed alone")
@@ -53,7 +55,10 @@ async def _explore(asked: argparse.Namespace, zygote: Zygote) -> int:
         await world.close()
         await zygote.close()
     bad = sorted({verdict.seed for verdict in verdicts if verdict.faults})
-    print(f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s, {len(bad)} seeds failed{': ' if bad else ''}", *bad)
+    print(
+        f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s, {len(bad)} seeds failed{': ' if bad else ''}",
+        *bad,
+    )
     print("disturbances that came:", ", ".join(f"{what} {times}" for what, times in sorted(came.items())))
     return 1 if bad else 0
 

@@ -59,7 +59,9 @@ class _Server:
         self._folder = folder
         self._numbers = count(1)
         self._cloning = asyncio.Lock()
-        self.postgres = EmbeddedPostgres(folder, EmbeddedOptions(fsync=False, max_connections=300, shared_buffers_mb=64))
+        self.postgres = EmbeddedPostgres(
+            folder, EmbeddedOptions(fsync=False, max_connections=300, shared_buffers_mb=64)
+        )
 
     @classmethod
     async def start(cls) -> "_Server":
