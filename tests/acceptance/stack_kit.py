@@ -238,7 +238,7 @@ def wait_ready(port: int, check: Callable[[], None]) -> None:
             return Http(port, None).get("/readyz").status == 200
         return False
 
-    until(look, "readiness")
+    until(look, "readiness", 2 * PATIENCE_S)
 
 
 def until(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:

@@ -77,6 +77,8 @@ def print_outcome(run: RunView) -> None:
         console().print(Text(f"{run.error.code}: ", style="red") + plain(run.error.message))
     elif run.succeeded:
         console().print(pretty(run.output))
+    else:
+        console().print(Text(f"none: the run was {run.state}", style="bright_black"))
 
 
 def print_timeline(run: RunView, steps: Sequence[StepView]) -> None:

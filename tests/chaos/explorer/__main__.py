@@ -60,7 +60,8 @@ async def _explore(asked: argparse.Namespace, zygote: Zygote) -> int:
         await zygote.close()
     bad = sorted({verdict.seed for verdict in verdicts if verdict.faults})
     print(
-        f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s, {len(bad)} seeds failed{': ' if bad else ''}",
+        f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s,",
+        f"{len(bad)} seeds failed{': ' if bad else ''}",
         *bad,
     )
     print("disturbances that came:", ", ".join(f"{what} {times}" for what, times in sorted(came.items())))

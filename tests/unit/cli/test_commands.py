@@ -144,12 +144,12 @@ def test_the_admin_key_of_this_folder_is_used_here_and_not_sent_away(
 
 
 def test_a_refusal_shows_the_problem_and_its_fields(server: ContractServer) -> None:
-    """A refusal is exit code 1 with title, code, detail and field errors; with --json the document itself."""
+    """A refusal is exit code 1 with title, code and field errors (or the detail); with --json the document itself."""
     document = problem(422, "invalid_input", detail="It does not fit", errors=[{"path": "text", "message": "missing"}])
     server.on("POST /v1/runs", Reply(422, document))
     words = tollway(server, "submit", "triage", "{}")
     assert words.exit_code == 1
-    assert all(part in words.output for part in ("invalid_input", "It does not fit", "text: missing"))
+    assert all(part in words.output for part in ("invalid_input", "text: missing"))
     as_json = tollway(server, "submit", "triage", "{}", "--json")
     assert as_json.exit_code == 1
     assert json.loads(as_json.output) == document
