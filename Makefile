@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: setup demo test check bench lock format clean
+.PHONY: setup demo test check bench explore lock format clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ check: setup
 
 bench: setup
 	$(VENV)/bin/tollway bench
+
+# make explore SEEDS=500 [JOBS=2], or make explore SEED=17 to play one again
+explore: setup
+	PYTHONPATH=tests/chaos $(VENV)/bin/python -m explorer --jobs $(or $(JOBS),2) $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20))
 
 format: setup
 	$(VENV)/bin/ruff format .

@@ -1,6 +1,6 @@
 """`python -m tollway`: the command line."""
 
-from tollway.cli import main
+from tollway.cli import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

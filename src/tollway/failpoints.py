@@ -53,13 +53,6 @@ def _parse(text: str) -> dict[str, _Armed]:
 armed: dict[str, _Armed] = _parse(os.environ.get("TOLLWAY_FAILPOINTS", ""))
 
 
-def arm(text: str) -> None:
-    """Arm exactly these points, in the form of TOLLWAY_FAILPOINTS. Raises ValueError for what it does not know."""
-    points = _parse(text)
-    armed.clear()
-    armed.update(points)
-
-
 def hit(name: str) -> None:
     """Pass the failpoint `name`; callers guard with `if failpoints.armed:` on hot paths."""
     point = armed.get(name)

@@ -19,7 +19,7 @@ import pytest
 from tollway.record.server import running_url
 
 ROOT = Path(__file__).parents[2]
-READY_S = 40.0
+READY_S = 90.0
 LOOK_S = 8.0
 QUERIES_A_SECOND_MAX = 2.0
 PROCESSES = ("up", "api", "worker", "keeper")

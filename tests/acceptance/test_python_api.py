@@ -214,7 +214,7 @@ def test_texts_no_database_holds(http: Http, where: str, character: str) -> None
 
 
 def test_code_that_no_longer_fits(http: Http, stack: Stack) -> None:
-    """A run whose agent was changed under it, so that its journal does not fit, fails saying where, and guesses nothing."""
+    """A run whose agent was changed under it, so that its journal does not fit, fails and says where it does not."""
     run_id = http.submit("changing", 3600)["id"]
     until(lambda: any(step["state"] == "done" for step in http.steps(run_id)), "the first step")
     file = stack.folder / "changing.py"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from history import Event, History, RunHistory
+
 from tollway.domain.fold import fold
 
 LOST_MAX = 3

@@ -57,6 +57,11 @@ class RunHistory:
     events: list[Event] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
+    def calls(self) -> list[tuple[int, str]]:
+        """The step's number and the call's id of every intent."""
+        told = [json.loads(event.data or "{}") for event in self.events if event.type == "step.intent"]
+        return [(data["n"], data["call_id"]) for data in told]
+
 
 @dataclass(slots=True)
 class History:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tollway.config import Price, Provider, Route
 from tollway.domain.errors import LlmError
@@ -260,7 +261,7 @@ async def test_refused_request(setup: Setup) -> None:
     """A 4xx is final and repeats the vendor's words."""
     async with setup() as (gateway, sim):
         # The plan is right; only what is sent no longer is.
-        plan = replace(gateway.plan(ASK), body=b'{"model":"m","messages":[],"max_tokens":5}')
+        plan = structs.replace(gateway.plan(ASK), body=b'{"model":"m","messages":[],"max_tokens":5}')
         with pytest.raises(LlmError, match="message") as caught:
             await gateway.execute(plan, "c", 5)
         assert (caught.value.code, caught.value.status, caught.value.final) == ("refused", 400, True)

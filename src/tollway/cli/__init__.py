@@ -1,6 +1,9 @@
 """The command line. `main` knows its commands by name only: a command's module is imported when it is called."""
 
+import contextlib
 import importlib
+import logging
+import os
 import sys
 from typing import Any, NamedTuple
 
@@ -28,8 +31,8 @@ COMMANDS = {
     "cancel": _Entry(_USE, "tollway.cli.cancel:cancel", "Cancel a run."),
     "replay": _Entry(_USE, "tollway.cli.replay:replay", "Run an ended run again, as a new run."),
     "dead-letters": _Entry(_USE, "tollway.cli.dead_letters:dead_letters", "List and replay dead runs."),
-    "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants and set their limits."),
-    "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create and revoke API keys."),
+    "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants, set their limits, list them."),
+    "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),
     "doctor": _Entry(_CHECK, "tollway.cli.doctor:doctor", "Find what is wrong with a set-up, and the remedy."),
@@ -100,3 +103,24 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 def main() -> None:
     """Tollway runs AI agents the way a payment system runs transactions."""
+
+
+def entry() -> None:
+    """`main`, and an end without the interpreter's own.
+
+    Threads of the HTTP client may still be on their way out of a callback; one that finds the interpreter going away
+    aborts the process. So everything is flushed, and the process ends here.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code or 0)

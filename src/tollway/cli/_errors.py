@@ -33,7 +33,7 @@ def show_error(error: Exception, *, as_json: bool) -> None:
 
 def _words(error: Exception) -> tuple[str, list[str]]:
     if isinstance(error, ApiError):
-        lines = [error.detail] if error.detail else []
+        lines = [error.detail] if error.detail and not error.errors else []
         lines += [f"{field.get('path') or '(input)'}: {field.get('message', '')}" for field in error.errors]
         if error.status == 401:
             lines.append("TOLLWAY_API_KEY must hold a key of this server.")

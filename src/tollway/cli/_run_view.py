@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -76,6 +77,8 @@ def print_outcome(run: RunView) -> None:
         console().print(Text(f"{run.error.code}: ", style="red") + plain(run.error.message))
     elif run.succeeded:
         console().print(pretty(run.output))
+    else:
+        console().print(Text(f"none: the run was {run.state}", style="bright_black"))
 
 
 def print_timeline(run: RunView, steps: Sequence[StepView]) -> None:
@@ -128,11 +131,22 @@ def event_line(event: RunEvent, start: datetime | None) -> Text:
     if actor.get("kind"):
         line.append_text(plain(f" {actor['kind']} {actor.get('id') or ''}".rstrip()))
     if isinstance(event.data, dict) and event.data:
-        told = ", ".join(f"{key}={value}" for key, value in event.data.items() if value is not None)
+        of_step = event.type.startswith("step.")
+        shown = (
+            (key, value)
+            for key, value in event.data.items()
+            if value is not None and not (of_step and _dull(key, value))
+        )
+        told = ", ".join(f"{key}={value}" for key, value in shown)
         line.append_text(Text("  ") + plain(told))
     elif event.data:
         line.append_text(plain(f"  {event.data}"))
     return line
+
+
+def _dull(key: str, value: Any) -> bool:
+    """Whether a step's event is as well read without it: `--json` shows all."""
+    return key in ("path", "call_id") or value == 0
 
 
 def _bar(start: datetime | None, whole_s: float, step: StepView) -> str:

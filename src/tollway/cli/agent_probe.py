@@ -9,11 +9,14 @@ import io
 import json
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from tollway.runtime.registry import registry
+
+_NOT_THEIRS = ("<", __file__, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 
 
 def main(modules: Sequence[str]) -> int:
@@ -33,7 +36,7 @@ def main(modules: Sequence[str]) -> int:
             found["error"] = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
             found["kind"] = type(error).__name__
             found["missing"] = getattr(error, "name", None) or "" if isinstance(error, ImportError) else ""
-            own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+            own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
             found["at"] = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
     found["agents"] = [{"name": spec.name, "lane": spec.lane, "tier": spec.tier} for spec in registry.all()]
     print(json.dumps(found), flush=True)

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from tollway.cli._command import Session, client_command, example
+from tollway.cli._errors import DONE, FAILED
 from tollway.cli._output import console, print_json, print_table
 
 _ERROR_CHARS = 80
@@ -37,7 +38,7 @@ async def list_groups(session: Session, **filters: str | None) -> None:
 @click.option("--fingerprint", help="All dead runs of this group.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @client_command
-async def replay_dead(session: Session, *, ids: tuple[str, ...], yes: bool, **filters: str | None) -> None:
+async def replay_dead(session: Session, *, ids: tuple[str, ...], yes: bool, **filters: str | None) -> int:
     """Replay dead runs as new runs: those named, or those that match."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     if bool(ids) == bool(wanted):
@@ -50,15 +51,21 @@ async def replay_dead(session: Session, *, ids: tuple[str, ...], yes: bool, **fi
             click.confirm(f"Replay {count} dead runs?", abort=True, err=True)
         confirmed = session.client.replay_dead_letters(filter=wanted, confirm=count) if count else None
         answer = await confirmed if confirmed is not None else {"count": 0}
+    count = int(answer.get("count", 0))
+    replayed = int(answer.get("replayed", count))
     if session.as_json:
         print_json(answer)
     else:
-        console().print(f"replayed {answer.get('count', len(ids))} dead runs", markup=False)
+        console().print(f"replayed {replayed} of {count} dead runs", markup=False)
+        for result in answer.get("results", ()):
+            if "error" in result:
+                console().print(f"  {result['id']}  {result['error'].get('detail', '')}", style="red", markup=False)
+    return DONE if replayed == count else FAILED
 
 
 def _row(group: dict[str, Any]) -> tuple[str, ...]:
     error = group.get("error") or group
-    runs = group.get("examples") or [""]
+    runs = group.get("run_ids") or [""]
     return (
         str(group.get("fingerprint", "")),
         str(group.get("count", "")),

@@ -3,13 +3,13 @@
 import click
 
 from tollway.cli._command import Session, client_command, example
-from tollway.cli._output import console, print_json
+from tollway.cli._output import console, print_json, print_table
 from tollway.domain.words import Scope
 
 
 @click.group(epilog=example("tollway key create acme --name mobile-app"))
 def key() -> None:
-    """Create and revoke API keys."""
+    """Create, list and revoke API keys."""
 
 
 @key.command("create", epilog=example("tollway key create acme --name mobile-app --scope submit --scope read"))
@@ -46,3 +46,19 @@ async def revoke(session: Session, *, tenant_id: str, key_id: str) -> None:
         print_json({"id": key_id, "tenant": tenant_id, "revoked": True})
         return
     console().print(f"revoked {key_id}", markup=False)
+
+
+@key.command("list", epilog=example("tollway key list acme"))
+@click.argument("tenant_id", metavar="TENANT")
+@client_command
+async def list_keys(session: Session, *, tenant_id: str) -> None:
+    """List the keys of TENANT, revoked ones included, without their secrets. Needs an admin key."""
+    keys = [item async for item in session.client.keys(tenant_id)]
+    if session.as_json:
+        print_json({"items": keys, "next": None})
+        return
+    rows = (
+        (item["id"], item["name"], " ".join(item["scopes"]), item["created_at"], item["revoked_at"] or "")
+        for item in keys
+    )
+    print_table(("key", "name", "scopes", "created", "revoked"), rows, empty="no keys")

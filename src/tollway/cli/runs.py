@@ -12,7 +12,7 @@ from tollway.client.views import as_run
 from tollway.domain.words import RunState
 
 _PAGE_MAX = 200
-_COLUMNS = ("id", "agent", "tenant", "lane", "state", ">age", ">duration", ">cost", "why blocked")
+_COLUMNS = ("id", "agent", "tenant", "lane", "state", ">age", ">duration", ">cost", "why")
 
 
 @click.command(epilog=example("tollway runs --state dead --agent triage", "tollway runs --metadata source=mail --json"))

@@ -53,6 +53,7 @@ async def submit(
         options["delay_s"] = delay
     if deadline is not None:
         options["deadline_s"] = deadline
+    session.interrupted = f"interrupted; if the run was accepted, it goes on: tollway runs --agent {agent}"
     run = await session.client.submit(
         agent,
         parse_json(input_json, "JSON"),

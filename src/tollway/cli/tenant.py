@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from tollway.cli._command import Session, client_command, example
-from tollway.cli._output import console, print_json
+from tollway.cli._output import console, print_json, print_table
 
 
 class _Limit(click.ParamType[Any]):
@@ -26,9 +26,12 @@ class _Limit(click.ParamType[Any]):
             self.fail(f"{value!r} is neither a number nor none", param, ctx)
 
 
+_SHOWN = ("name", "weight", "runs_per_s", "max_queued", "max_running", "tokens_per_min", "tokens_per_day", "paused")
+
+
 @click.group(epilog=example("tollway tenant set acme --weight 2 --max-running 50"))
 def tenant() -> None:
-    """Create tenants and set their limits."""
+    """Create tenants, set their limits, list them."""
 
 
 @tenant.command(
@@ -52,5 +55,18 @@ async def set_tenant(session: Session, *, tenant_id: str, **settings: Any) -> No
     if session.as_json:
         print_json(answer)
         return
-    told = ", ".join(f"{name} {value}" for name, value in answer.items() if name != "id" and value is not None)
+    told = ", ".join(f"{name} {value}" for name, value in answer.items() if name in _SHOWN and value is not None)
     console().print(f"{tenant_id}  {told}", markup=False)
+
+
+@tenant.command("list", epilog=example("tollway tenant list"))
+@client_command
+async def list_tenants(session: Session) -> None:
+    """List tenants with their settings. Needs an admin key."""
+    tenants = [item async for item in session.client.tenants()]
+    if session.as_json:
+        print_json({"items": tenants, "next": None})
+        return
+    rows = (["" if item.get(name) is None else str(item[name]) for name in ("id", *_SHOWN)] for item in tenants)
+    columns = ("tenant", *(name if name == "name" else f">{name.replace('_', ' ')}" for name in _SHOWN))
+    print_table(columns, rows, empty="no tenants")

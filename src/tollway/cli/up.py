@@ -55,7 +55,8 @@ def up(
 
     def announce(place: Place) -> None:
         if as_json:
-            facts = {"url": place.url, "admin_key_file": str(place.admin_key_file), "provider_sim": place.sim_url}
+            key_file = None if place.admin_key_file is None else str(place.admin_key_file)
+            facts = {"url": place.url, "admin_key_file": key_file, "provider_sim": place.sim_url}
             click.echo(json.dumps(facts))
             return
         click.echo(f"Tollway is starting on {place.url}  (ready when {place.url}/readyz answers 200)")

@@ -1,6 +1,7 @@
 """`Client`: every verb of the HTTP contract as a method, retried where that is safe."""
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -124,7 +125,7 @@ class Client:
         headers = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
         held_s = min(wait_s, _WAIT_HEADER_MAX_S)
         if held_s > 0:
-            headers["prefer"] = f"wait={held_s:g}"
+            headers["prefer"] = f"wait={math.ceil(held_s)}"
         body = encode({"agent": agent, "input": input, **_given(options)})
         answer = await self._transport.send(Call("POST", "/v1/runs", headers=headers, body=body, wait_s=held_s))
         return as_run(answer.json())
@@ -202,6 +203,16 @@ class Client:
         """Create a tenant or change its settings; they hold for every request after this one."""
         tenant: dict[str, Any] = await self.call("PUT", f"/v1/tenants/{quote(tenant_id, safe='')}", dict(settings))
         return tenant
+
+    async def tenants(self) -> AsyncIterator[dict[str, Any]]:
+        """Every tenant with its settings."""
+        async for tenant in self._all("/v1/tenants"):
+            yield tenant
+
+    async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
+        """A tenant's API keys, revoked ones included, without their secrets."""
+        async for key in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/keys"):
+            yield key
 
     async def create_key(self, tenant_id: str, name: str, scopes: Sequence[str]) -> dict[str, Any]:
         """A new API key; its `key` is shown this once."""

@@ -5,6 +5,7 @@ idempotency key). Others are repeated only when the server surely did nothing: n
 """
 
 import asyncio
+import atexit
 import os
 import random
 import time
@@ -28,7 +29,12 @@ from tollway.domain.errors import ConfigError
 DEFAULT_URL = "http://127.0.0.1:8700"
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
+_LAST_CALLBACK_S = 0.02
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+# A thread of the transport may still be on its way out of its last callback. One that finds the interpreter going away
+# aborts the process, so the end waits for it.
+atexit.register(time.sleep, _LAST_CALLBACK_S)
 
 
 @dataclass(frozen=True, slots=True)

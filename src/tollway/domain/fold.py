@@ -75,6 +75,8 @@ def _apply(run: RunFold, event: Told) -> None:
         run.state = RunState(kind)
     elif kind in FINAL_EVENTS:
         data = _data(event)
+        # Poison dies in the queue: the attempt that its last lost worker made due never began.
+        run.attempt -= kind == EventType.DEAD and run.state != RunState.RUNNING
         run.state = RunState(kind)
         run.ended_at = event.at
         run.error_code, run.error_message = data.get("code"), data.get("message")

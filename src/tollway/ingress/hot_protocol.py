@@ -15,10 +15,11 @@ from uuid import UUID
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tollway.domain.errors import Problem
 from tollway.ingress.app import Api
 from tollway.ingress.auth import Caller
 from tollway.ingress.hot import HEAD_FIELDS, RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head
-from tollway.ingress.problems import Reply
+from tollway.ingress.problems import Reply, problem_reply
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import RunRow
 
@@ -91,6 +92,16 @@ class HotProtocol(HttpToolsProtocol):
                 self._submit(cycle)
             else:
                 self._look_up(cycle, cycle.read)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused in the form of every other refusal, and the connection is closed."""
+        detail = "This is not an HTTP/1.1 request as RFC 9112 has it; look at its request line and its headers."
+        reply = problem_reply(Problem("invalid_request", detail))
+        parts = [_STATUS[HTTPStatus.BAD_REQUEST]]
+        for name, value in reply.headers:
+            parts += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join((*parts, b"connection: close\r\n\r\n", reply.body)))
+        self.transport.close()
 
     def _hot_cycle(self) -> HotCycle | None:
         url = self.url

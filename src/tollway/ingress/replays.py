@@ -24,8 +24,11 @@ class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
     input: msgspec.Raw | UnsetType = UNSET
 
 
-async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody) -> bytes:
-    """Replay a run the caller may see; returns the new run's JSON. Raises Problem, DatabaseUnavailable."""
+async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody, *, dead: bool = False) -> bytes:
+    """Replay a run the caller may see, with `dead` only a dead one; returns the new run's JSON.
+
+    Raises Problem, DatabaseUnavailable.
+    """
     api.gatekeeper.check_open()
     services = api.services
     old = await read_replayable(services.database, run_id)
@@ -33,6 +36,9 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
         raise no_such_run(str(run_id))
     if old.state is None:
         raise Problem("conflict", f"Run {run_id} has not ended; cancel it first, or wait for its end.")
+    if dead and old.state != "dead":
+        remedy = f"POST /v1/runs/{run_id}/replay replays any ended run"
+        raise Problem("conflict", f"Run {run_id} is no dead letter, its state is {old.state}; {remedy}.")
     if body.from_step is not None and body.from_step > old.steps + 1:
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
     new = _new_run(api, caller, old, body)

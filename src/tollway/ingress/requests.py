@@ -1,6 +1,7 @@
 """What the framework's routes share: caller, body, pages and answers, with the same checks as the hot routes."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -22,11 +23,16 @@ LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
 
 
-def _plain(value: Any) -> Any:
-    return rfc3339(value) if hasattr(value, "isoformat") else str(value)
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+def _told(value: Any) -> Any:
+    """The value with its times as the contract writes them."""
+    if isinstance(value, dict):
+        return {name: _told(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(inner) for inner in value]
+    return rfc3339(value) if isinstance(value, datetime) else value
 
 
 def context(request: Request) -> ApiContext:
@@ -116,7 +122,7 @@ def bad_cursor() -> Problem:
 
 def answer(status: int, value: Any) -> Response:
     """A JSON answer."""
-    return Response(_encode(value), status, media_type="application/json")
+    return Response(_encode(_told(value)), status, media_type="application/json")
 
 
 def answer_bytes(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:

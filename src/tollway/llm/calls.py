@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from tollway.config import Route
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, LlmRequest
@@ -37,8 +39,7 @@ class Served:
         return self.route.weight
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """A call on a route, its money counted at the worst case; nothing is sent yet. `price` holds to its settlement."""
 
     request: LlmRequest
@@ -83,8 +84,7 @@ class Plan:
         return CallResult(completion, cost_nano, self.route, self.provider, self.model, latency_s)
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class CallResult(msgspec.Struct, frozen=True, gc=False):
     """An answer and its price. Where `completion.usage` is estimated, so is `cost_nano`."""
 
     completion: Completion

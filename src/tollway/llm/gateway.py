@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from tollway.config import Provider, Route
 from tollway.domain.clock import AnchoredClock, Clock
@@ -83,7 +82,7 @@ class Gateway:
             input_tokens = estimate.input_tokens(request)
         except (AttributeError, TypeError) as error:
             raise refused(f"the messages are not in the chat form: {error}") from None
-        price = self._prices.price(route.provider, served.provider_kind, route.model, self._now())
+        price = self._prices.price(route.provider, served.provider_kind, route.model, self._options.clock.now())
         caches = served.wire.cache_mark in body
         reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
         return Plan(request, served, body, price, input_tokens, reserve_nano)
@@ -122,11 +121,8 @@ class Gateway:
             line = (provider, wire, Transport(wire.url, dict(wire.headers), self._options.transport))
             self._lines[route.provider] = line
         provider, wire, transport = line
-        self._prices.price(route.provider, provider.kind, route.model, self._now())
+        self._prices.price(route.provider, provider.kind, route.model, self._options.clock.now())
         return Served(route, provider.kind, wire, transport)
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._options.clock.now(), UTC)
 
     def _unserved(self, tier: str) -> LlmError:
         names = self._tiers.names

@@ -109,11 +109,11 @@ class Exchange:
         "_size",
         "_timeout_s",
         "_total",
-        "_unread",
         "_waiter",
         "_wants_all",
         "retry_after_s",
         "status",
+        "unread",
     )
 
     def __init__(self, pool: Pool, request: bytes, timeout_s: float, body_bytes_max: int) -> None:
@@ -126,7 +126,7 @@ class Exchange:
         self._connection: Connection | None = None
         self._pieces: deque[bytes] = deque()
         self._size = 0
-        self._unread = 0
+        self.unread = 0
         self._wants_all = False
         self._over = False
         self._error: LlmError | None = None
@@ -138,8 +138,9 @@ class Exchange:
         """Send the request, and wait for the whole answer, its first byte at most `first_byte_s` away."""
         self._wants_all = True
         await self._begin(first_byte_s)
-        while not self._over:
-            await self._wait()
+        if not self._over:
+            self._waiter = self._pool.loop.create_future()
+            await self._waiter
         if self._error is not None:
             raise self._error
         pieces = self._pieces
@@ -159,9 +160,9 @@ class Exchange:
                 return None
             await self._wait()
         piece = self._pieces.popleft()
-        self._unread -= len(piece)
+        self.unread -= len(piece)
         if self._connection is not None:
-            self._connection.read_on(self._unread)
+            self._connection.read_on(self.unread)
         return piece
 
     async def read_all(self, first: bytes | None) -> bytes:
@@ -180,8 +181,9 @@ class Exchange:
 
     def abort(self) -> None:
         """`close`, for who cannot wait."""
-        self._end()
-        self._wake()
+        if not self._over:
+            self._end()
+            self._wake()
 
     # connection.Listener
 
@@ -207,9 +209,9 @@ class Exchange:
                     LlmError("bad_response", f"the answer is larger than {self._body_bytes_max} bytes").charged()
                 )
             return
-        self._unread += len(piece)
+        self.unread += len(piece)
         if self._connection is not None:
-            self._connection.read_on(self._unread)
+            self._connection.read_on(self.unread)
         self._wake()
 
     def done(self) -> None:

@@ -47,6 +47,7 @@ for _abstract in ("IterableABC", "SizedABC"):
         setattr(asyncpg_protocol, _abstract, (list, tuple))
 
 CONNECT_TIMEOUT_S = 5.0
+_ANCHOR_SAMPLES = 3
 COMMAND_TIMEOUT_S = 30.0
 Connection = asyncpg.pool.PoolConnectionProxy
 _SESSION = {
@@ -113,10 +114,15 @@ class Database:
                 pool.terminate()
 
     async def anchor(self) -> None:
-        """Anchor this process' clock to the database's."""
-        asked = time.monotonic()
-        now = await self.value("database_now")
-        self.clock.anchor(float(now), asked, time.monotonic())
+        """Anchor this process' clock to the database's, by the quickest of a few answers."""
+        best: tuple[float, float, float, float] | None = None
+        for _ in range(_ANCHOR_SAMPLES):
+            asked = time.monotonic()
+            now = float(await self.value("database_now"))
+            answered = time.monotonic()
+            best = min(best or (float("inf"), 0, 0, 0), (answered - asked, now, asked, answered))
+        if best is not None:
+            self.clock.anchor(*best[1:])
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

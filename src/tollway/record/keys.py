@@ -14,6 +14,7 @@ import asyncpg
 from tollway.domain.errors import ConfigError, Problem
 from tollway.domain.words import Scope
 from tollway.record.database import Database
+from tollway.record.run_document import rfc3339
 from tollway.record.sql import query
 
 KEY_PREFIX = "tw_"
@@ -111,5 +112,5 @@ def _document(row: asyncpg.Record) -> dict[str, Any]:
         "tenant": row["tenant"],
         "name": row["name"],
         "scopes": list(row["scopes"]),
-        "created_at": row["created_at"],
+        "created_at": rfc3339(row["created_at"]),
     }

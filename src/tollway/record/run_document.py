@@ -90,7 +90,7 @@ def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
         b'"%b"' % str(replay_of).encode() if replay_of is not None else b"null",
         rfc3339(created_at).encode(),
         _moment(predicted_start_at),
-        _moment(started_at),
+        _moment(started_at if started_at is None else max(started_at, created_at)),  # two processes' clocks
         _moment(ended_at),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 
 from tollway.record.database import Database
+from tollway.record.run_document import rfc3339
 
 _FIELDS = (
     "id",
@@ -35,7 +36,7 @@ class TenantRecord:
 
 def tenant_record(row: asyncpg.Record) -> TenantRecord:
     """A row of `list_tenants` as a record."""
-    return TenantRecord(row["id"], row["weight"], row["paused"], {field: row[field] for field in _FIELDS})
+    return TenantRecord(row["id"], row["weight"], row["paused"], _document(row))
 
 
 async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool, int]:
@@ -46,4 +47,9 @@ async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> 
     async with database.connection() as connection, connection.transaction():
         row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
         await database.on(connection, "turn_flows", tenant)
-    return {field: row[field] for field in _FIELDS}, row["created"], row["version"]
+    return _document(row), row["created"], row["version"]
+
+
+def _document(row: asyncpg.Record) -> dict[str, Any]:
+    moments = {field: rfc3339(row[field]) for field in ("created_at", "updated_at")}
+    return {field: row[field] for field in _FIELDS} | moments

@@ -60,7 +60,7 @@ class Claimer:
         self._backlogged: set[str] = set()
         self._floors = {lane: _Floor(options.agents) for lane in options.lanes}
         self._empty_since: dict[tuple[str, str, str], float] = {}
-        self._poll_at = 0.0
+        self._poll_at = clock.monotonic() + poll_s()
         self._stopping = False
 
     def news(self, lanes: str) -> None:
@@ -101,7 +101,7 @@ class Claimer:
                 await self._claim(lane)
 
     async def _rest(self) -> None:
-        """Pace the next claim when there is work; otherwise wait for news. Poll in any case, however much news comes."""
+        """Pace the next claim when there is work, else wait for news; poll in any case, however much comes."""
         began = self._clock.monotonic()
         if not self._hungry:
             with suppress(TimeoutError):

@@ -20,6 +20,7 @@ import msgspec
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, TollwayError
 from tollway.domain.llm import Usage
+from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
@@ -63,13 +64,15 @@ class Step(msgspec.Struct, frozen=True):
     recorded: Any
 
 
-class _Undecided(msgspec.Struct, frozen=True, gc=False):
-    """A call that was intended and has no outcome yet."""
+class _OpenStep(msgspec.Struct):
+    """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed."""
 
+    n: int
     kind: str
     call_id: UUID
     reserved_nano: int
     route: str | None
+    begun: bool
 
 
 class Closable(Protocol):
@@ -123,14 +126,17 @@ class RunJournal:
         self.reserved_nano = 0
         self.spent_nano = 0
         self._recorded: dict[str, Any] = {}
-        self._undecided: dict[int, _Undecided] = {}
+        self._open_steps: dict[int, _OpenStep] = {}
         self._last_n = 0
         for row in recorded:
-            if row["state"] == "intent":
-                self._undecided[row["n"]] = _Undecided(row["kind"], row["call_id"], row["reserved_nano"], row["route"])
+            n = row["n"]
             self.spent_nano += row["cost_nano"]
             self._recorded[row["path"]] = row
-            self._last_n = max(self._last_n, row["n"])
+            self._last_n = max(self._last_n, n)
+            if row["state"] == "intent":
+                self._open_steps[n] = _OpenStep(
+                    n, row["kind"], row["call_id"], row["reserved_nano"], row["route"], begun=True
+                )
         self._writer = writer
         self._clock = clock
         self._actor_id = actor_id
@@ -175,9 +181,9 @@ class RunJournal:
             write.new_steps += 1
         else:
             n = step.recorded["n"]
-            if n in self._undecided:
-                self._note_unknown(write, n, at)
-        self._undecided[n] = _Undecided(step.kind, call_id, reserved_nano, route)
+            if n in self._open_steps:
+                self._note_unknown(write, self._open_steps[n], at)
+        self._open_steps[n] = _OpenStep(n, step.kind, call_id, reserved_nano, route, begun=False)
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
         self._tell(
@@ -188,21 +194,29 @@ class RunJournal:
         )
         return n, self._kick_with_ack()
 
+    def begin(self, n: int) -> None:
+        """The deed of a durable intent begins: from here on only its outcome can tell what became of it."""
+        self._open_steps[n].begun = True
+
     def give_up_unknown(self, step: Step) -> None:
         """Record that a step cut between intent and outcome will not be repeated, by its policy."""
-        write = self._open()
-        if step.recorded["n"] in self._undecided:
-            self._leave_unknown(write, step.recorded["n"], self.moment())
-        self._kick()
+        open_step = self._open_steps.pop(step.recorded["n"], None)
+        if open_step is not None:
+            self._end_unknown(self._open(), open_step, self.moment())
+            self._kick()
 
     def settle(self, outcome: StepOutcome, entries: Sequence[Entry]) -> None:
         """Write a step's outcome and its money; durable with the run's next write, awaited by nobody."""
         write = self._open()
-        self._undecided.pop(outcome.n, None)
+        self._open_steps.pop(outcome.n, None)
         write.outcomes.append(outcome)
         write.entries.extend(entries)
-        usage = outcome.usage
         self.spent_nano += outcome.cost_nano
+        self._tell_outcome(write, outcome)
+        self._kick()
+
+    def _tell_outcome(self, write: RunWrite, outcome: StepOutcome) -> None:
+        usage = outcome.usage
         self._tell(
             write,
             f"step.{outcome.state}",
@@ -211,7 +225,6 @@ class RunJournal:
             f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
             outcome.ended_at,
         )
-        self._kick()
 
     def tell(self, kind: str, data: str | None, actor_kind: str = "worker") -> None:
         """Write an event of the run."""
@@ -219,17 +232,16 @@ class RunJournal:
         self._kick()
 
     async def end(self, final: Fact, ending: dict[str, Any]) -> None:
-        """End the run with all that is still unwritten; calls without an outcome stay unknown. Raises Fenced."""
+        """End the run with all that is still unwritten. Raises Fenced."""
         write = await self._close()
-        for n in sorted(self._undecided):
-            self._leave_unknown(write, n, final.at)
         write.facts.append(final)
         await self._writer.endings.put(Ending(write=write, ended_at=final.at, **ending))
 
     async def leave(self, kind: str, data: str | None, due: datetime | None, errors: int) -> None:
         """Give the run back to the queue. Raises Fenced."""
-        while self._pending is not None or self._flying is not None:
-            await self._kick_with_ack()
+        await self._flush()
+        self._end_open_steps(begun=False)
+        await self._flush()
         self._closed = True
         claim = self.claim
         await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, due, errors, kind, data))
@@ -246,9 +258,14 @@ class RunJournal:
             self._flying_acks, self._pending_acks = self._pending_acks, []
         return self._flying
 
+    async def _flush(self) -> None:
+        while self._pending is not None or self._flying is not None:
+            await self._kick_with_ack()
+
     async def _close(self) -> RunWrite:
-        while self._flying is not None:
-            await self._ack(self._flying_acks)
+        while self._flying is not None or (self._pending is not None and self._pending.intents):
+            await self._kick_with_ack()  # an outcome cannot share a write with its own intent
+        self._end_open_steps(begun=True)
         write = self._open()
         self._pending = None
         self._closed = True
@@ -269,22 +286,31 @@ class RunJournal:
         write.facts.append(Fact(kind, at, actor_kind, self._actor_id, data))
         self._next_seq += 1
 
-    def _leave_unknown(self, write: RunWrite, n: int, at: datetime) -> None:
-        """A call whose outcome nobody saw, and which will not be made again."""
-        self._note_unknown(write, n, at)
-        write.outcomes.append(
-            StepOutcome(n, "unknown", at, None, "cut between intent and outcome", None, 0, Usage(), 0)
-        )
+    def _end_open_steps(self, *, begun: bool) -> None:
+        """Leave no intent behind: what was not begun surely cost nothing, what was begun (if asked for) is unknown."""
+        for step in [step for step in self._open_steps.values() if begun or not step.begun]:
+            write, at = self._open(), self.moment()
+            del self._open_steps[step.n]
+            if step.begun:
+                self._end_unknown(write, step, at)
+                continue
+            outcome = StepOutcome(step.n, "failed", at, None, "stopped before it began", step.route, 0, Usage(), 0)
+            write.outcomes.append(outcome)
+            if step.kind == StepKind.LLM:
+                write.entries.append(_entry(step, "release", 0, at))
+            self._tell_outcome(write, outcome)
 
-    def _note_unknown(self, write: RunWrite, n: int, at: datetime) -> None:
+    def _end_unknown(self, write: RunWrite, step: _OpenStep, at: datetime) -> None:
+        self._note_unknown(write, step, at)
+        error = "cut between intent and outcome"
+        write.outcomes.append(StepOutcome(step.n, "unknown", at, None, error, step.route, 0, Usage(), 0))
+
+    def _note_unknown(self, write: RunWrite, step: _OpenStep, at: datetime) -> None:
         """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
-        cut = self._undecided.pop(n)
-        self._tell(
-            write, "step.unknown", f'{{"n":{n},"call_id":"{cut.call_id}","reserved_nano":{cut.reserved_nano}}}', at
-        )
-        if cut.kind == "llm":
-            usage = Usage(estimated=True)
-            write.entries.append(Entry(cut.call_id, "unknown", n, cut.route, None, None, cut.reserved_nano, usage, at))
+        data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved_nano}}}'
+        self._tell(write, "step.unknown", data, at)
+        if step.kind == StepKind.LLM:
+            write.entries.append(_entry(step, "unknown", step.reserved_nano, at))
 
     def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
         """A waiter of its own: a task that is cancelled takes no other's with it."""
@@ -319,3 +345,7 @@ class RunJournal:
                     ack.set_exception(self.fenced or error)
         if self._pending is not None and not self._closed:
             self._kick()
+
+
+def _entry(step: _OpenStep, kind: str, nano: int, at: datetime) -> Entry:
+    return Entry(step.call_id, kind, step.n, step.route, None, None, nano, Usage(estimated=True), at)

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from tollway import failpoints
-from tollway.domain.errors import LlmError, StepUnknown
+from tollway.domain.errors import Fenced, LlmError, StepUnknown
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import LlmRequest, ToolCall, Usage
 from tollway.domain.texts import storable
@@ -147,6 +147,7 @@ class LlmSteps:
         except BaseException:
             journal.reserved_nano -= plan.reserve_nano
             raise
+        journal.begin(n)
         return _Call(n, call_id, plan, timeout_s)
 
     @contextmanager
@@ -160,6 +161,11 @@ class LlmSteps:
         except asyncio.CancelledError:
             if not journal.hands_off:
                 self._failed(journal, call, "cancelled", None)
+            raise
+        except (StopAsyncIteration, Fenced):
+            raise
+        except Exception as error:
+            self._failed(journal, call, f"{type(error).__name__}: {error}", None)
             raise
 
     def open_stream(self, call: _Call) -> CallStream:
@@ -184,7 +190,7 @@ class LlmSteps:
     def _check_answer(self, journal: RunJournal, call: _Call, result: CallResult, returns: Any) -> None:
         try:
             adapter_of(returns).validate_json(result.completion.text)
-        except ValueError as error:
+        except Exception as error:  # a type's own validator may raise anything
             message = storable(f"invalid_answer: the model's answer does not fit: {error}", _MESSAGE_MAX)
             self._settle(journal, call, "failed", result, None, message)
             raise LlmError("invalid_answer", message, route=result.route) from error
@@ -214,7 +220,7 @@ class LlmSteps:
     def _failed(self, journal: RunJournal, call: _Call, message: str, error: LlmError | None) -> None:
         """A call that failed. Its charge is known, or may be anything up to its worst case, or surely none.
 
-        `error` None is a call cut off by us: the vendor may finish and charge it.
+        `error` None is a call cut off by us or by a fault of ours: the vendor may finish and charge it.
         """
         plan = call.plan
         journal.reserved_nano -= plan.reserve_nano
@@ -324,6 +330,7 @@ class TaskSteps:
             raise StepUnknown(step.path, step.name)
         n, durable = journal.intend(step, self._ids.new(), 0, None)
         await durable
+        journal.begin(n)
         try:
             value = await fn(*args) if inspect.iscoroutinefunction(fn) else await asyncio.to_thread(fn, *args)
             if inspect.isawaitable(value):

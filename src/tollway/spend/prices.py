@@ -81,14 +81,14 @@ class Prices:
         self._overrides = overrides
         self._current: dict[tuple[str, str], tuple[int, ModelPrice]] = {}
 
-    def price(self, provider_name: str, provider_kind: str, model: str, at: datetime) -> ModelPrice:
-        """The price in force `at` (an aware time). Raises ConfigError for a model that has none."""
-        minute = int(at.timestamp() // 60)
+    def price(self, provider_name: str, provider_kind: str, model: str, at_s: float) -> ModelPrice:
+        """The price in force at a time, seconds since the epoch. Raises ConfigError for a model that has none."""
+        minute = int(at_s // 60)
         key = (provider_name, model)
         current = self._current.get(key)
         if current is not None and current[0] == minute:
             return current[1]
-        price = self._find(provider_name, provider_kind, model, at)
+        price = self._find(provider_name, provider_kind, model, datetime.fromtimestamp(at_s, UTC))
         self._current[key] = (minute, price)
         return price
 

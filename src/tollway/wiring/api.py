@@ -9,6 +9,7 @@ from tollway.ingress.server import ApiServer, ServerOptions, listen
 from tollway.ingress.services import ApiOptions, ApiServices
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
+from tollway.record.keys import ensure_admin_key
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.wiring.base import Base, base, settle_memory, stop_event
@@ -22,6 +23,9 @@ async def run_api(settings: Settings, workers_expected: int = 0) -> int:
     listener = listen(settings.server.host, settings.server.port)
     async with base(settings, "api") as parts:
         api = _make_api(parts, workers_expected)
+        given = os.environ.get("TOLLWAY_ADMIN_KEY")
+        if given:
+            await ensure_admin_key(parts.database, given)
         settle_memory()
         await ApiServer(api, listener, ServerOptions(grace_s=SHUTDOWN_S)).run(stop)
     return 0

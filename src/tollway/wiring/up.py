@@ -77,6 +77,7 @@ async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Pla
         children.request_stop()
         code = await running
         watching.cancel()
+        await asyncio.wait((watching,))
         simulator.request_stop()
         await simulating
     return code

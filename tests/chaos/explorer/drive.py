@@ -16,17 +16,17 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-
 from checks import LOST_MAX, faults, lost_workers
 from history import History, RunHistory, read_history
+from wire import Answer, Cut, ask, free_port
+
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.processes import retire_processes
 from tollway.record.server import EmbeddedPostgres
-from wire import Answer, Cut, ask, free_port
 
-from .plan import API, HEARTBEAT_S, LEASE_TTL_S, Disturbance, Plan, Submit
+from .plan import HEARTBEAT_S, LEASE_TTL_S, Disturbance, Plan, Submit
 from .zygote import Casting, Zygote
 
 REST_WITHIN_S = 40.0
@@ -92,7 +92,7 @@ class Exploration:
         self._zygote = zygote
         self._server = server
         self._database = database
-        self._folder = Path(tempfile.mkdtemp(prefix=f"tollway-explorer-{plan.seed}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"tollway-crash-{plan.seed}-"))
         self._port, self._sim_port = free_port(), free_port()
         self._began = time.monotonic()
         self._timeline: list[str] = []

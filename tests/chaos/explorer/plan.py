@@ -83,7 +83,7 @@ def plan(seed: int) -> Plan:
         API: tuple(_points(random, _API_POINTS, 4) for _ in range(random.choice((0, 0, 0, 1, 1, 2)))),
         KEEPER: (),
     }
-    kills = random.randint(1, 4)
+    kills = random.choice((0, 1, 1, 1, 2, 2, 3))
     for worker in workers:
         share = kills if worker == workers[-1] else random.randint(0, kills)
         kills -= share

@@ -65,7 +65,7 @@ class _Server:
 
     @classmethod
     async def start(cls) -> "_Server":
-        server = cls(Path(tempfile.mkdtemp(prefix="tollway-explorer-pg-")))
+        server = cls(Path(tempfile.mkdtemp(prefix="tollway-crash-pg-")))
         await server.postgres.start()
         server._supervising = asyncio.get_running_loop().create_task(server.postgres.supervise())
         await server._admin(f"create database {_TEMPLATE} owner tollway")

@@ -103,6 +103,8 @@ async def test_readyz_names_what_is_missing(harness: ApiHarness, database: Datab
         answer = await client.get("/readyz")
         assert answer.status == 503
         assert answer.json["missing"] == ["0 of 1 worker processes are claiming"]
+        assert (answer.json["code"], answer.json["status"]) == ("not_ready", 503)
+        assert "0 of 1 worker processes are claiming" in answer.json["detail"]
         facts = {"claiming": True, "supervisor": "s1", "agents": ["echo", "later"]}
         await register_process(database, "worker", 60, facts)
         async with asyncio.timeout(10):
@@ -125,7 +127,7 @@ async def test_the_api_describes_itself(admin: AsgiClient, harness: ApiHarness) 
     assert (await anyone.get("/healthz")).status == 200
     assert (await anyone.send("HEAD", "/healthz")).status == 200
     await admin.post("/v1/runs", {"agent": "echo", "input": 1})
-    counted = f'tollway_runs_accepted_total{{process="api-{harness.sync.process_id}",lane="standard"}} 1.0'
+    counted = f'tollway_runs_accepted_total{{lane="standard",process="api-{harness.sync.process_id}"}} 1.0'
     assert counted.encode() in (await anyone.get("/metrics")).body
     agents = (await admin.get("/v1/agents")).json["items"]
     assert {agent["name"] for agent in agents} == {"echo", "triage"}

@@ -52,7 +52,7 @@ def test_help_imports_no_command() -> None:
         "sys.stderr.write(' '.join(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert all(name in done.stdout for name in COMMANDS)
+    assert all(name in done.stdout for name, entry in COMMANDS.items() if entry.help)
     loaded = set(done.stderr.split())
     assert not loaded & {"rich", "pyreqwest", "fastapi", "asyncpg", "pydantic", "tollway.cli.submit"}
 
@@ -144,12 +144,12 @@ def test_the_admin_key_of_this_folder_is_used_here_and_not_sent_away(
 
 
 def test_a_refusal_shows_the_problem_and_its_fields(server: ContractServer) -> None:
-    """A refusal is exit code 1 with title, code, detail and field errors; with --json the document itself."""
+    """A refusal is exit code 1 with title, code and field errors (or the detail); with --json the document itself."""
     document = problem(422, "invalid_input", detail="It does not fit", errors=[{"path": "text", "message": "missing"}])
     server.on("POST /v1/runs", Reply(422, document))
     words = tollway(server, "submit", "triage", "{}")
     assert words.exit_code == 1
-    assert all(part in words.output for part in ("invalid_input", "It does not fit", "text: missing"))
+    assert all(part in words.output for part in ("invalid_input", "text: missing"))
     as_json = tollway(server, "submit", "triage", "{}", "--json")
     assert as_json.exit_code == 1
     assert json.loads(as_json.output) == document
@@ -262,7 +262,7 @@ def test_cancel_and_replay(server: ContractServer) -> None:
 
 def test_dead_letters_are_listed_and_replayed_by_count(server: ContractServer) -> None:
     """A replay by filter first asks how many, and confirms that number."""
-    group = {"fingerprint": "f1", "count": 3, "agent": "triage", "code": "boom", "message": "no", "examples": [RUN_ID]}
+    group = {"fingerprint": "f1", "count": 3, "agent": "triage", "code": "boom", "message": "no", "run_ids": [RUN_ID]}
     server.on("GET /v1/dead-letters", Reply(200, {"items": [group], "next": None}))
     assert "boom: no" in tollway(server, "dead-letters", "list").output
     server.on("POST /v1/dead-letters/replay", Reply(200, {"count": 3}), Reply(202, {"count": 3}))

@@ -77,7 +77,7 @@ async def test_an_output_that_does_not_fit_is_an_error(agents: Registry) -> None
         (tollway.StepUnknown("1", "pay"), Failed("step_unknown", str(tollway.StepUnknown("1", "pay")))),
         (tollway.Retry(7.5), RetryAt(7.5, "retry", "the agent asked for a retry")),
         (tollway.Retry(-1, "now"), RetryAt(0.0, "retry", "now")),
-        (ValueError("odd\x00"), RetryAt(1.0, "ValueError", "odd")),
+        (ValueError("odd\x00"), RetryAt(1.0, "ValueError", "odd?")),
         (LlmError("rate_limited", "slow down", retry_after_s=3.0), RetryAt(3.0, "rate_limited", "slow down")),
         (LlmError("provider_5xx", "broken"), RetryAt(1.0, "provider_5xx", "broken")),
         (Fenced("7"), Abandoned()),

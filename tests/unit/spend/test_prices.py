@@ -19,7 +19,7 @@ TOKENS = st.integers(0, 500_000)
 
 
 def price(kind: str, model: str) -> ModelPrice:
-    return Prices({}).price("p", kind, model, NOW)
+    return Prices({}).price("p", kind, model, NOW.timestamp())
 
 
 def test_rounds_half_up_once() -> None:
@@ -62,8 +62,8 @@ def test_reservation_covers_the_cost(tokens: int, cached: int, written: int, out
 def test_configuration_comes_first() -> None:
     """A configured price replaces the bundled one for that provider's name alone."""
     prices = Prices({"mine/gpt-4o-mini": Price(input_usd_per_mtok="1", output_usd_per_mtok="2")})
-    mine = prices.price("mine", "openai", "gpt-4o-mini", NOW)
-    other = prices.price("other", "openai", "gpt-4o-mini", NOW)
+    mine = prices.price("mine", "openai", "gpt-4o-mini", NOW.timestamp())
+    other = prices.price("other", "openai", "gpt-4o-mini", NOW.timestamp())
     assert (mine.cost_nano(Usage(1_000_000, 1_000_000)), mine.version) == (3_000_000_000, "config")
     assert other.version.startswith("genai-prices/")
     assert other.cost_nano(Usage(1_000_000, 0)) == 150_000_000
@@ -73,8 +73,8 @@ def test_dated_price() -> None:
     """A dated price holds from midnight UTC of its day; before it the bundled one does."""
     dated = Price.model_validate({"input_usd_per_mtok": 1, "output_usd_per_mtok": 1, "from": date(2026, 11, 2)})
     prices = Prices({"p/gpt-4o-mini": dated})
-    before = prices.price("p", "openai", "gpt-4o-mini", datetime(2026, 11, 1, 23, 59, 59, tzinfo=UTC))
-    after = prices.price("p", "openai", "gpt-4o-mini", datetime(2026, 11, 2, tzinfo=UTC))
+    before = prices.price("p", "openai", "gpt-4o-mini", datetime(2026, 11, 1, 23, 59, 59, tzinfo=UTC).timestamp())
+    after = prices.price("p", "openai", "gpt-4o-mini", datetime(2026, 11, 2, tzinfo=UTC).timestamp())
     assert before.version.startswith("genai-prices/")
     assert after.version == "config@2026-11-02"
 

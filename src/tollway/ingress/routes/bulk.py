@@ -125,7 +125,7 @@ async def replay_dead_letters(request: Request) -> Response:
         try:
             if run_id is None:
                 raise Problem("not_found", f"There is no run {shown[:64]!r}.")
-            document = await replay(api, caller, run_id, ReplayBody())
+            document = await replay(api, caller, run_id, ReplayBody(), dead=True)
         except Exception as error:
             problem = as_problem(error)
             if problem is None:

@@ -37,13 +37,18 @@ def proxy_for(host: str, *, tls: bool) -> Proxy | None:
     if not url or _is_local(host) or proxy_bypass_environment(host, proxies):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError(f"{scheme.upper()}_PROXY", parts.scheme, "only http:// proxies can be used")
+    try:
+        port = parts.port or 80
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port:
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        raise ConfigError(f"{scheme.upper()}_PROXY", shown, "only a proxy of the form http://host:port can be used")
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, parts.port or 80, authorization)
+    return Proxy(parts.hostname, port, authorization)
 
 
 async def tunnel(loop: asyncio.AbstractEventLoop, proxy: Proxy, authority: str) -> asyncio.Transport:

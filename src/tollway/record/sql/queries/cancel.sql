@@ -2,7 +2,7 @@
 -- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 message, $5 and $6 the actor.
 -- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code), and their attempt is
 -- the last one that began: none is under way here.
--- Calls that a lost worker left between intent and outcome stay unknown, and so does what they cost, up to what was reserved.
+-- A step left between intent and outcome ends as unknown, and its reservation stands in the ledger.
 -- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
 -- Returns the ids ended.
 with locked as materialized (
@@ -22,19 +22,19 @@ with locked as materialized (
         case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), cut as (
     update step s
-    set state = 'unknown', ended_at = clock_timestamp(), error = 'cut between intent and outcome'
-    from gone g
-    where s.run_id = g.run_id and s.run_id = any($1::uuid[]) and s.state = 'intent'
-    returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, g.tenant, g.next_seq
-), doubted as (
+    set state = 'unknown', ended_at = e.ended_at, error = 'cut between intent and outcome'
+    from ended e
+    where s.run_id = e.id and s.run_id = any($1::uuid[]) and s.state = 'intent'
+    returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, s.ended_at
+), counted as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
-    select c.run_id, c.next_seq - 1 + row_number() over (partition by c.run_id order by c.n), 'step.unknown', e.ended_at, $5, $6,
-        '{"n":' || c.n || ',"call_id":"' || c.call_id || '","reserved_nano":' || c.reserved_nano || '}'
-    from cut c join ended e on e.id = c.run_id
-), reserved as (
+    select c.run_id, g.next_seq - 1 + row_number() over (partition by c.run_id order by c.n), 'step.unknown', c.ended_at, $5, $6,
+           jsonb_build_object('n', c.n, 'call_id', c.call_id, 'reserved_nano', c.reserved_nano)::text
+    from cut c join gone g on g.run_id = c.run_id
+), owed as (
     insert into ledger (call_id, kind, run_id, n, tenant, route, nano, estimated, at)
-    select c.call_id, 'unknown', c.run_id, c.n, c.tenant, c.route, c.reserved_nano, true, e.ended_at
-    from cut c join ended e on e.id = c.run_id
+    select c.call_id, 'unknown', c.run_id, c.n, g.tenant, c.route, c.reserved_nano, true, c.ended_at
+    from cut c join gone g on g.run_id = c.run_id
     where c.kind = 'llm'
     on conflict (call_id, kind) do nothing
 ), told as (
