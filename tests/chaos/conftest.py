@@ -1,14 +1,13 @@
 """What the chaos tests share: one data folder a test process, so that only the first start makes a cluster."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
-import shutil
-import tempfile
 
 import pytest
-
 from stack import Stack, running
 
 Start = Callable[..., AbstractAsyncContextManager[Stack]]

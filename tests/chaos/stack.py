@@ -15,12 +15,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-
 from checks import faults
 from history import History, read_history
+from wire import Cut, ask, free_port
+
 from tollway.domain.ids import floor_at
 from tollway.record.server import running_url
-from wire import Cut, ask, free_port
 
 ADMIN_KEY = "tw_chaos_0123456789abcdefghijklmnopqrs"
 READY_S = 60.0

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 from checks import lost_workers
-from conftest import Start
 from stack import Stack
+
+from conftest import Start
 
 STARTED_AGAIN_S = 2.0
 

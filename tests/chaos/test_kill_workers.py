@@ -7,10 +7,10 @@ import signal
 from collections import Counter
 
 import pytest
-
-from conftest import Start
 from history import History
 from stack import Stack
+
+from conftest import Start
 
 RUNS_PER_S = 100
 KILL_EVERY_S = 3.0

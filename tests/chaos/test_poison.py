@@ -1,6 +1,7 @@
 """A run that kills every process that takes it."""
 
 from checks import faults, lost_workers
+
 from conftest import Start
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import signal
 
-from conftest import Start
 from stack import alive, start
+
+from conftest import Start
 
 
 async def test_sigterm_under_load_loses_and_leaves_nothing(up: Start) -> None:

@@ -3,11 +3,12 @@
 import signal
 
 from checks import lost_workers
+
 from conftest import Start
 
 
 async def test_a_stopped_worker_loses_its_runs_and_its_place(up: Start) -> None:
-    """P3: its runs are claimed elsewhere and succeed; awake again it writes nothing, ends, and another takes its place."""
+    """P3: its runs succeed elsewhere; awake again it writes nothing, ends, and another takes its place."""
     async with up(workers=2, latency_s=0.6, heartbeat_s=0.5, lease_ttl_s=2) as stack:
         accepted = [await stack.submit("patient", f"{stack.began.hex[:12]}-{number}") for number in range(40)]
 

@@ -21,7 +21,7 @@ async def patient(run: tollway.Run, ticket: Ticket) -> str:
 @tollway.agent(name="blocks_3_s", tier="fast", timeout=60)
 async def blocks_3_s(run: tollway.Run, ticket: Ticket) -> int:
     """Stops the loop for three seconds."""
-    time.sleep(3)  # noqa: ASYNC251  this is the point
+    time.sleep(3)
     return run.attempt
 
 
@@ -29,7 +29,7 @@ async def blocks_3_s(run: tollway.Run, ticket: Ticket) -> int:
 async def blocks_once(run: tollway.Run, ticket: Ticket) -> int:
     """Stops the loop for a minute at its first attempt."""
     if run.attempt == 1:
-        time.sleep(60)  # noqa: ASYNC251  this is the point
+        time.sleep(60)
     return run.attempt
 
 

@@ -117,8 +117,12 @@ class Gateway:
             provider = providers.get(route.provider)
             if provider is None:
                 raise ConfigError("routes.provider", route.provider, f"add a section [providers.{route.provider}]")
-            wire = wire_of(route.provider, provider, self._options.environ)
-            line = (provider, wire, Transport(wire.url, dict(wire.headers), self._options.transport))
+            try:
+                wire = wire_of(route.provider, provider, self._options.environ)
+                transport = Transport(wire.url, dict(wire.headers), self._options.transport)
+            except ValueError as error:
+                raise ConfigError(f"providers.{route.provider}.base_url", provider.base_url, str(error)) from None
+            line = (provider, wire, transport)
             self._lines[route.provider] = line
         provider, wire, transport = line
         self._prices.price(route.provider, provider.kind, route.model, self._options.clock.now())

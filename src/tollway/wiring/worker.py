@@ -33,6 +33,7 @@ from tollway.spend.prices import Prices
 from tollway.wiring.base import Base, base, settle_memory, stop_event
 
 EXIT_REPLACED = 75
+ALONE_RUNS_MAX = 200
 
 
 def load_agents(modules: Sequence[str]) -> Registry:
@@ -83,21 +84,35 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
 
 
 async def run_isolated(settings: Settings, modules: Sequence[str], run_id: UUID) -> int:
-    """A process for one run that lost its worker again and again; the exit code. Raises as `run_worker`."""
+    """A process for a run that lost its workers; the exit code. Raises as `run_worker`.
+
+    When it has ended, the next such run gets the process, one after another: a poisonous run takes a crowd of
+    neighbours through its two lost workers, and a new process for each of them would take longer than their work.
+    """
     stop = stop_event()
     agents = load_agents(modules)
     async with _worker(settings, agents, stop) as crew:
-        claim = await crew.claims.claim_alone(run_id)
-        if claim is None:
-            return 0
         crew.worker.begin_alone()
         loop = asyncio.get_running_loop()
-        running, told = loop.create_task(crew.worker.run_alone(claim)), loop.create_task(stop.wait())
-        await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
+        names = [spec.name for spec in agents.all()]
+        working = loop.create_task(_one_by_one(crew, Scope(settings.worker.lanes, names), run_id, stop))
+        told = loop.create_task(stop.wait())
+        await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         await crew.worker.stop(settings.worker.grace_s)
-        await running
+        await working
     return EXIT_REPLACED if crew.worker.abandoned else 0
+
+
+async def _one_by_one(crew: "_Crew", scope: Scope, run_id: UUID, stop: asyncio.Event) -> None:
+    waiting = [run_id]
+    for _ in range(ALONE_RUNS_MAX):
+        if not waiting or stop.is_set():
+            return
+        claim = await crew.claims.claim_alone(waiting[0])
+        if claim is not None:  # else somebody else has it, or it has ended
+            await crew.worker.run_alone(claim)
+        waiting = await crew.claims.waiting_alone(scope.lanes, scope.agents, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ may take some repetitions of its seed (`--times`).
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections import Counter
@@ -35,6 +36,9 @@ def main() -> int:
 
 
 async def _explore(asked: argparse.Namespace, zygote: Zygote) -> int:
+    exploring = asyncio.current_task()
+    assert exploring is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, exploring.cancel)
     await zygote.connect()
     world = World(zygote)
     chosen = range(asked.first, asked.first + asked.seeds) if asked.seed is None else [asked.seed]
@@ -56,7 +60,8 @@ async def _explore(asked: argparse.Namespace, zygote: Zygote) -> int:
         await zygote.close()
     bad = sorted({verdict.seed for verdict in verdicts if verdict.faults})
     print(
-        f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s, {len(bad)} seeds failed{': ' if bad else ''}",
+        f"{len(verdicts)} explorations in {time.monotonic() - began:.0f} s,",
+        f"{len(bad)} seeds failed{': ' if bad else ''}",
         *bad,
     )
     print("disturbances that came:", ", ".join(f"{what} {times}" for what, times in sorted(came.items())))

@@ -340,7 +340,8 @@ class Exploration:
                 continue
             self._timeline.append(f"  run {run.id} {run.agent}: {run.row}")
             self._timeline += [
-                f"    {event.seq:>3} {event.at:%H:%M:%S.%f} {event.type} {event.actor_kind} {event.actor_id} {event.data}"
+                f"    {event.seq:>3} {event.at:%H:%M:%S.%f} {event.type} "
+                f"{event.actor_kind} {event.actor_id} {event.data}"
                 for event in run.events
             ]
 

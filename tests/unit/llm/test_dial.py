@@ -222,7 +222,19 @@ def test_targets() -> None:
     assert (six.host, six.port, six.authority) == ("::1", 81, "[::1]:81")
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "http://", "http://u:p@x/", "http://x/a b", "http://x/\r\ny", "http://ü/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x/",
+        "http://",
+        "http://u:p@x/",
+        "http://x/a b",
+        "http://x/\r\ny",
+        "http://ü/",
+        "http://x:0/",
+        "http://x:99999/",
+    ],
+)
 def test_what_is_no_target(url: str) -> None:
     """A URL that cannot be sent as it stands is refused before a request is made of it."""
     with pytest.raises(ValueError):

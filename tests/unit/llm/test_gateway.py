@@ -104,3 +104,17 @@ def test_output_limit_by_host() -> None:
     assert (ours["max_completion_tokens"], theirs["max_tokens"]) == (100, 100)
     assert "max_tokens" not in ours
     assert "max_completion_tokens" not in theirs
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:99999/v1", "http://ü.example/v1"])
+def test_base_url_that_cannot_be_asked(url: str) -> None:
+    """A base URL that no request can be made of is refused at start, by the name of its setting."""
+    with pytest.raises(ConfigError, match=r"providers\.p\.base_url"):
+        gateway({"kind": "openai", "base_url": url})
+
+
+def test_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of another sort than HTTP is refused at start, by the name of its variable."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.test:1080")
+    with pytest.raises(ConfigError, match="HTTPS_PROXY"):
+        gateway({"kind": "openai", "base_url": "https://provider.test/v1"})

@@ -345,9 +345,10 @@ async def test_nobody_listens() -> None:
     assert (caught.value.code, caught.value.billed) == ("connection", False)
 
 
-async def test_nowhere_to_connect() -> None:
-    """A name that does not resolve is a `connection` failure that cannot have been billed."""
-    async with transport_to("http://no-such-host.invalid/v1") as transport:
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "a" * 70])
+async def test_nowhere_to_connect(host: str) -> None:
+    """A name that does not resolve, or is none, is a `connection` failure that cannot have been billed."""
+    async with transport_to(f"http://{host}/v1") as transport:
         with pytest.raises(LlmError) as caught:
             await transport.post(b"{}", "c", 5, None)
     assert (caught.value.code, caught.value.billed) == ("connection", False)

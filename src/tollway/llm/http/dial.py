@@ -41,6 +41,8 @@ def target_of(url: str) -> Target:
         raise ValueError(f"not an http(s) URL: {url}")
     if "@" in parts.netloc:
         raise ValueError("a URL of a provider holds no user and password: use its key")
+    if parts.port == 0:
+        raise ValueError("port 0 is no port to connect to")
     tls = parts.scheme == "https"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.hostname, parts.port or (443 if tls else 80), path, tls)
