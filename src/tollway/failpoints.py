@@ -67,3 +67,10 @@ def hit(name: str) -> None:
         time.sleep(point.argument)
     if point.action == "raise":
         raise FailpointRaised(name)
+
+
+def arm(text: str) -> None:
+    """Arm this process anew, in the words of TOLLWAY_FAILPOINTS; the empty text disarms. Raises ValueError."""
+    points = _parse(text)
+    armed.clear()
+    armed.update(points)

@@ -113,6 +113,10 @@ class Exploration:
         except Exception as error:
             self._faults.append(f"the exploration itself broke: {type(error).__name__}: {error}")
         finally:
+            self._stopping = True
+            for task in self._starts:
+                task.cancel()
+            await asyncio.gather(*self._starts, return_exceptions=True)
             for pid in self._pids.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
@@ -152,7 +156,7 @@ class Exploration:
         config = self._folder / ("sim.json" if role == "sim" else "tollway.toml")
         env = {
             "EXPLORER_EXECUTIONS": str(self._executions),
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         casting = Casting(role, str(config), env, failpoints, str(self._folder / f"{role}.log"))
 

@@ -91,7 +91,7 @@ class _Server:
         try:
             yield name
         finally:
-            await self._admin(f"drop database {name} with (force)")
+            await self._admin(f"drop database if exists {name} with (force)")
 
     async def _admin(self, statement: str) -> None:
         for patience in (*range(50), None):
