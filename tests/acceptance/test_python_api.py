@@ -75,7 +75,7 @@ def test_an_exception_is_told_to_who_runs_the_agent(http: Http, stack: Stack) ->
     assert (told["event"], told["agent"], told["error"], told["attempt"]) == (
         "agent.raised", "troubled", "RuntimeError", 1,
     )  # fmt: skip
-    assert re.search(r"contract_agents\.py:\d+$", told["at"])
+    assert re.search(r"contract_agents\.py:\d+$", told["place"])
     assert "failed" not in lines[0]
 
 

@@ -156,7 +156,12 @@ class Execution:
         """An exception the agent's author may not know of: its place is logged, its text only kept with the run."""
         kind, claim = type(error).__name__, self.claim
         log.warning(
-            "agent.raised", agent=self.spec.name, error=kind, at=line, run_id=str(claim.run_id), attempt=claim.attempt
+            "agent.raised",
+            agent=self.spec.name,
+            error=kind,
+            place=line,
+            run_id=str(claim.run_id),
+            attempt=claim.attempt,
         )
         return self._another_attempt(kind, str(error) or f"raised without a message at {line}")
 
