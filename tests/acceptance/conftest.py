@@ -3,18 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from stack_kit import Http, Stack, another_api
+from stack_kit import CHANGING, Http, Stack, another_api
 
-CHANGING = """
-import tollway
-
-@tollway.agent(max_attempts=2)
-async def changing(run: tollway.Run, seconds: float) -> str:
-    await run.task("before", str, 1)
-    import asyncio
-    await asyncio.sleep(seconds)
-    return await run.task("then", str, 2)
-"""
 SETTINGS = """
 [worker]
 slots = 100

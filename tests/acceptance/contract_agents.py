@@ -185,3 +185,28 @@ async def odd_texts(run: tollway.Run, odd: Odd) -> Any:
 
 def _raise(text: str) -> None:
     raise RuntimeError(text)
+
+
+class Payment(BaseModel):
+    """What a payment does: its first attempt takes so long that a test can cut it, the next one is quick."""
+
+    on_unknown: Literal["retry", "fail"]
+
+
+@tollway.agent(max_attempts=2)
+async def pay(run: tollway.Run, payment: Payment) -> str:
+    """One task that must not be cut unnoticed, after one that is done."""
+    await run.task("before", _sync_time, 1)
+    return str(await run.task("pay", _charge, run.attempt, on_unknown=payment.on_unknown))
+
+
+async def _charge(attempt: int) -> str:
+    if attempt == 1:
+        await asyncio.sleep(3600)
+    return f"paid at attempt {attempt}"
+
+
+@tollway.agent(max_attempts=1)
+async def stray(run: tollway.Run) -> Any:
+    """A step from a task of the agent's own making."""
+    return await asyncio.create_task(_branch(run, 1))

@@ -17,6 +17,17 @@ TOLLWAY = Path(sys.executable).parent / "tollway"
 ADMIN_KEY = "tw_acceptance_" + "k" * 30
 FINAL = ("succeeded", "failed", "cancelled", "expired", "dead")
 PATIENCE_S = 30.0
+CHANGING = """
+import tollway
+
+@tollway.agent(max_attempts=2)
+async def changing(run: tollway.Run, seconds: float) -> str:
+    await run.task("before", str, 1)
+    import asyncio
+    await asyncio.sleep(seconds)
+    return await run.task("then", str, 2)
+"""
+"""The agent `changing`, which a test may change under its run."""
 
 
 class Answer:

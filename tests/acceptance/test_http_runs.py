@@ -254,6 +254,9 @@ def test_dead_letters(http: Http) -> None:
     answer = client.post("/v1/dead-letters/replay", {"ids": [ids[2], "nonsense"]})
     assert answer.status == 202
     assert [result["status"] for result in answer.json["results"]] == [202, 404]
+    sound = client.result("echo", 1)["id"]
+    (refused,) = client.post("/v1/dead-letters/replay", {"ids": [sound]}).json["results"]
+    assert (refused["status"], refused["error"]["code"]) == (409, "conflict")
     wanted = {"filter": {"fingerprint": group["fingerprint"]}}
     assert client.post("/v1/dead-letters/replay", wanted).json == {"count": 2}
     client.post("/v1/dead-letters/replay", {**wanted, "confirm": 3}).problem(409, "confirm_mismatch")

@@ -1,14 +1,14 @@
 """What agents may do, as their authors and callers see it, through a whole Tollway."""
 
+import json
 import os
+import re
 import signal
 from datetime import datetime
 from typing import Any
 
 import pytest
-from stack_kit import Http, Stack, until
-
-from conftest import CHANGING
+from stack_kit import CHANGING, Http, Stack, until
 
 
 def types(http: Http, run: dict[str, Any]) -> list[str]:
@@ -65,6 +65,18 @@ def test_an_exception_is_tried_again(http: Http) -> None:
     run = http.result("troubled", {"times": 1})
     assert (run["state"], run["attempt"], run["error"]) == ("succeeded", 2, None)
     assert types(http, run) == ["accepted", "claimed", "retried", "claimed", "succeeded"]
+
+
+def test_an_exception_is_told_to_who_runs_the_agent(http: Http, stack: Stack) -> None:
+    """The log names an exception's kind, file and line with the run, and nothing of what the run holds."""
+    run = http.result("troubled", {"times": 1})
+    lines = until(lambda: [line for line in stack.log.read_text().splitlines() if run["id"] in line], "the line")
+    (told,) = map(json.loads, lines)
+    assert (told["event"], told["agent"], told["error"], told["attempt"]) == (
+        "agent.raised", "troubled", "RuntimeError", 1,
+    )  # fmt: skip
+    assert re.search(r"contract_agents\.py:\d+$", told["place"])
+    assert "failed" not in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from tollway.runtime.backoff import retry_delay_s
 from tollway.runtime.journal import RunJournal, Scope, scope_now
 from tollway.runtime.registry import AgentSpec
 from tollway.runtime.run import Run, RunServices
+from tollway.telemetry.logs import get_logger
+
+log = get_logger("executor")
 
 STOP_PATIENCE_S = 5.0
 """How long a cancelled agent may take to let go before its end is written without it."""
@@ -132,7 +135,8 @@ class Execution:
         return self._judge(error)
 
     def _judge(self, error: BaseException) -> Outcome:
-        self.place = _place(error)
+        frame = _own_frame(error)
+        self.place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" if frame else ""
         match error:
             case Fenced():
                 return Abandoned()
@@ -146,7 +150,20 @@ class Execution:
             case LlmError():
                 return self._another_attempt(error.code, str(error), error.retry_after_s)
             case _:
-                return self._another_attempt(type(error).__name__, str(error))
+                return self._unforeseen(error, f"{frame.filename}:{frame.lineno}" if frame else "")
+
+    def _unforeseen(self, error: BaseException, line: str) -> Outcome:
+        """An exception the agent's author may not know of: its place is logged, its text only kept with the run."""
+        kind, claim = type(error).__name__, self.claim
+        log.warning(
+            "agent.raised",
+            agent=self.spec.name,
+            error=kind,
+            place=line,
+            run_id=str(claim.run_id),
+            attempt=claim.attempt,
+        )
+        return self._another_attempt(kind, str(error) or f"raised without a message at {line}")
 
     def _another_attempt(self, code: str, message: str, delay_s: float | None = None) -> Outcome:
         message = _shorten(message)
@@ -165,10 +182,7 @@ def _shorten(text: str) -> str:
     return storable(text, _MESSAGE_MAX)
 
 
-def _place(error: BaseException) -> str:
-    """Where the error came from, in the agent's own code: file and function of the last frame outside Tollway."""
+def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Where the error came from, in the agent's own code: the last frame outside Tollway."""
     frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        if "/tollway/" not in frame.filename:
-            return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}"
-    return ""
+    return next((frame for frame in reversed(frames) if "/tollway/" not in frame.filename), None)
