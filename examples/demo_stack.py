@@ -1,6 +1,7 @@
 """A whole Tollway on this machine for the length of a demo: started, waited for, stopped, its log kept for trouble."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -166,7 +167,7 @@ def _toml(provider: str, slots: int) -> str:
         key_env, url_env, models = PROVIDERS[provider]
         base_url = os.environ.get(url_env, "")
         lines += [f"[providers.{provider}]", f'kind = "{provider}"', f'api_key_env = "{key_env}"']
-        lines += [f'base_url = "{base_url}"'] if base_url else []
+        lines += [f"base_url = {json.dumps(base_url)}"] if base_url else []
         for tier, model in zip(_TIERS, models, strict=True):
             lines += ["", "[[routes]]", f'name = "{provider}-{tier}"', f'tier = "{tier}"', f'provider = "{provider}"']
             lines += [f'model = "{model}"', "latency_p99_max_s = 30"]

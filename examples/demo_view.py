@@ -19,6 +19,8 @@ from tollway.domain.money import usd
 
 _RATE_WINDOW_S = 2.0
 _PLAIN_EVERY_S = 1.0
+_ERRORS_SHOWN = 3
+_ERROR_CHARS = 100
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -124,6 +126,10 @@ def report(console: Console, work: Work, totals: dict[str, Any] | None) -> bool:
     grid.add_row("runs", Text(f"{work.accepted} accepted = {work.final} ended ({states}): ").append_text(verdict))
     if work.refused:
         grid.add_row("refused", Text(", ".join(f"{n} {code}" for code, n in work.refused.items()), style="red"))
+    why = Counter(f"{run.error.code}: {run.error.message}"[:_ERROR_CHARS] for run in runs if run.error is not None)
+    if why:
+        told = "\n".join(f"{text} ({count} runs)" for text, count in why.most_common(_ERRORS_SHOWN))
+        grid.add_row("errors", Text(told, style="red"))
     span_s = figures.span_s or 1.0
     actions = f"{figures.steps / span_s * 60:,.0f} agent actions a minute"
     grid.add_row(

@@ -99,7 +99,7 @@ def test_a_live_data_folder(stack: Stack, http: Http) -> None:
 def test_the_doctor_beside_a_live_one(stack: Stack) -> None:
     """`tollway doctor` knows a Tollway that runs here, port and data folder, and finds nothing in the way."""
     done = subprocess.run(
-        [TOLLWAY, "doctor", "--port", str(stack.port), "--data-dir", str(stack.data_dir), "--agents", "contract_agents"],
+        [TOLLWAY, "doctor", "--port", str(stack.port), "--data-dir", stack.data_dir, "--agents", "contract_agents"],
         cwd=stack.folder, env=stack.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

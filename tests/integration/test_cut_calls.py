@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from tollway.domain.words import ActorKind, RunState
 from tollway.record.cancel import end_queued_runs
 from tollway.record.claims import Claim
 from tollway.record.database import Database
-from tollway.record.journal import Entry, Intent, JournalRecord, StepOutcome
+from tollway.record.journal import Entry, Intent, JournalRecord, Leaving, StepOutcome
 from tollway.record.reads import RunReads
 from tollway.record.sql import query
 from tollway.record.upkeep import Upkeep
@@ -94,6 +95,22 @@ async def test_an_outcome_that_waits_for_a_cancel_request_is_written_whole(
     assert await while_asked_to_cancel(database_url, admin, held.run_id, record.write([write])) == [True]
     assert await admin.fetchval("select state from step where run_id = $1", held.run_id) == "done"
     assert await admin.fetchval("select nano from ledger where run_id = $1", held.run_id) == 640
+
+
+async def test_a_return_that_waits_for_a_cancel_request_does_not_wait_for_its_time(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """P1: a run given back for later, while somebody asks to cancel it, is runnable at once, so that it ends soon."""
+    held, worker = await claim_one(database)
+    later = fact("retried").at + timedelta(hours=1)
+    back = Leaving(held.run_id, held.fence, held.next_seq, later, 1, "retried", '{"reason":"error"}')
+    requeue = JournalRecord(database, worker).requeue([back])
+    assert await while_asked_to_cancel(database_url, admin, held.run_id, requeue) == [True]
+    row = await admin.fetchrow("select state, gate, errors, cancelled_by from queue where run_id = $1", held.run_id)
+    assert row is not None
+    assert tuple(row) == (0, None, 1, "key:k")
+    assert await event_types(admin, held.run_id) == ["accepted", "claimed", "retried"]
+    assert [one.run_id for one in (await claim((await new_claims(database))[0])).claims] == [held.run_id]
 
 
 async def test_a_run_that_ends_in_the_queue_leaves_its_cut_call_unknown(

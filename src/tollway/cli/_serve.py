@@ -57,6 +57,7 @@ def serve(process: Callable[[], Coroutine[Any, Any, int]]) -> None:
         code = EXIT_CONFIGURATION
     except DatabaseUnavailable as error:
         click.echo(f"tollway: the database cannot be reached: {error}", err=True)
+        click.echo("  → check database.url and whether that server runs; `tollway doctor` looks closer", err=True)
         code = EXIT_UNREACHABLE
     except KeyboardInterrupt:
         code = EXIT_FAILED

@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,9 @@ from tollway.cli._serve import (
     warn_unwise,
 )
 from tollway.config import Settings
+
+if TYPE_CHECKING:
+    from tollway.cli.doctor_checks import Check
 
 
 @click.command()
@@ -42,8 +47,6 @@ def up(
     Example:
       tollway up --agents examples.agents --workers 2
     """
-    from tollway.wiring.up import Place, UpOptions, run_up  # noqa: PLC0415
-
     flags = {
         "server.port": port,
         "worker.processes": workers,
@@ -51,7 +54,10 @@ def up(
     }
     settings = settings_for(config, flags, "up", as_json)
     warn_unwise(settings)
-    _refuse_unusable(settings, modules)
+    faults = _look_for_faults(settings, modules)
+    from tollway.wiring.up import Place, UpOptions, run_up  # noqa: PLC0415 - slow, so done while the agents are tried
+
+    _refuse(faults.result())
 
     def announce(place: Place) -> None:
         if as_json:
@@ -70,16 +76,26 @@ def up(
     serve(lambda: run_up(settings, UpOptions(modules, config, as_json), announce))
 
 
-def _refuse_unusable(settings: Settings, modules: tuple[str, ...]) -> None:
-    """End with 2 and the remedy, before anything starts, for what would have workers die again and again."""
+def _look_for_faults(settings: Settings, modules: tuple[str, ...]) -> "Future[list[Check]]":
+    """Begin to look for what would have workers die again and again, in a thread: what it finds fails."""
     from tollway.cli.doctor_agents import check_together  # noqa: PLC0415
     from tollway.cli.doctor_checks import check_providers  # noqa: PLC0415
 
-    checks = list(check_providers(settings, os.environ))
-    if modules:
-        checks.append(check_together(modules, settings))
-    failed = [check for check in checks if check.state == "fail"]
-    for check in failed:
+    def look() -> "list[Check]":
+        checks = list(check_providers(settings, os.environ))
+        if modules:
+            checks.append(check_together(modules, settings))
+        return [check for check in checks if check.state == "fail"]
+
+    with_one = ThreadPoolExecutor(1)
+    faults = with_one.submit(look)
+    with_one.shutdown(wait=False)
+    return faults
+
+
+def _refuse(faults: "list[Check]") -> None:
+    """End with 2 and the remedies, before anything starts."""
+    for check in faults:
         click.echo(f"tollway: {check.name}: {check.found}\n  → {check.remedy}", err=True)
-    if failed:
+    if faults:
         sys.exit(EXIT_CONFIGURATION)

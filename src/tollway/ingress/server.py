@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from tollway.domain.errors import ConfigError
 from tollway.ingress.app import Api
 from tollway.ingress.hot_protocol import HotProtocol
 
@@ -25,23 +24,6 @@ class ServerOptions:
 
     grace_s: int = 10
     keep_alive_s: int = 75
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind, before anything else starts; port 0 is any free one. Raises ConfigError when it cannot be had."""
-    listener: socket.socket | None = None
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        remedy = f"cannot listen on {host}: {error.strerror}; choose another with --port or server.port"
-        raise ConfigError("server.port", port, remedy) from error
-    listener.setblocking(False)
-    return listener
 
 
 class _QuietServer(uvicorn.Server):

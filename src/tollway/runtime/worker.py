@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.domain.outcomes import Abandoned, Cancelled, HandedBack, Outcome, RetryAt
+from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, RetryAt
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.claims import Claim, Claims
 from tollway.record.database import Database
@@ -192,11 +192,20 @@ class Worker:
                 outcome = Abandoned()
         except Exception as error:
             log.failure("run.broken", error, run_id=str(claim.run_id))
+            outcome = await self._bury(execution)
         finally:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
             self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+
+    async def _bury(self, execution: Execution) -> Outcome:
+        """A run that the worker itself could not end: a dead letter, rather than to be tried for ever."""
+        dead = Dead("internal", "the worker could not write how the run ended; its log says why")
+        with suppress(Exception):
+            if await write_ending(execution, dead):
+                return dead
+        return Abandoned()
 
     def _free(self, claim: Claim) -> None:
         self._by_lane[claim.lane] -= 1

@@ -5,7 +5,8 @@ import os
 from tollway.config import Settings
 from tollway.hotstate.run_news import RunNews
 from tollway.ingress.app import Api, create_app
-from tollway.ingress.server import ApiServer, ServerOptions, listen
+from tollway.ingress.listening import listen
+from tollway.ingress.server import ApiServer, ServerOptions
 from tollway.ingress.services import ApiOptions, ApiServices
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts

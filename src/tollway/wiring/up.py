@@ -18,7 +18,7 @@ from pathlib import Path
 from tollway.config import SIM_PORT, Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.ingress.server import listen
+from tollway.ingress.listening import listen
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.keys import check_admin_key, ensure_admin_key
 from tollway.record.migrate import migrate

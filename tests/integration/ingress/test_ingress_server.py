@@ -9,7 +9,8 @@ import pytest
 
 from ingress_kit import ADMIN_KEY, ApiHarness
 from tollway.domain.errors import ConfigError
-from tollway.ingress.server import ApiServer, ServerOptions, listen
+from tollway.ingress.listening import listen
+from tollway.ingress.server import ApiServer, ServerOptions
 
 BODY = json.dumps({"agent": "echo", "input": {"n": 1}}).encode()
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -108,7 +108,7 @@ async def test_it_begins_with_every_lane_and_then_goes_by_news() -> None:
     bench.claimer.news("elsewhere,batch")
     await until(lambda: len(bench.script.asked) == 3)
     assert bench.script.asked[2] == ("batch", BATCH_MAX)
-    assert bench.script.polls == 1  # the first is at once
+    assert bench.script.polls == 0
     await stopped(bench, running)
 
 
