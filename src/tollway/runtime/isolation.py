@@ -5,6 +5,7 @@ If such a run kills its process again, nothing else is lost with it, and the kee
 
 import asyncio
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.broadcast import Broadcast
+from tollway.processes import Child, spawn
 from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.processes import retire_processes
@@ -36,7 +38,7 @@ class Isolation:
         self._program = tuple(program)
         self._scope = scope
         self._wake = asyncio.Event()
-        self._children: dict[UUID, asyncio.subprocess.Process] = {}
+        self._children: dict[UUID, Child] = {}
         self._waits: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
 
@@ -53,8 +55,7 @@ class Isolation:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
         for child in self._children.values():
-            with suppress(ProcessLookupError):
-                child.terminate()
+            child.send(signal.SIGTERM)
         if self._waits:
             await asyncio.wait(set(self._waits), timeout=TERM_PATIENCE_S)
 
@@ -74,14 +75,16 @@ class Isolation:
         for run_id in await self._claims.waiting_alone(self._scope.lanes, self._scope.agents, CHILDREN_MAX * 2):
             if run_id in self._children or len(self._children) >= CHILDREN_MAX:
                 continue
-            child = await asyncio.create_subprocess_exec(*self._program, str(run_id), stdin=asyncio.subprocess.DEVNULL)
+            # a session of its own, so that whoever ends this worker's group does not end the run with it; told to
+            # finish or hand back when this worker dies
+            child = spawn((*self._program, str(run_id)), death_signal=signal.SIGTERM)
             log.info("run.alone", run_id=str(run_id), pid=child.pid)
             self._children[run_id] = child
             task = asyncio.get_running_loop().create_task(self._await(run_id, child))
             self._waits.add(task)
             task.add_done_callback(self._waits.discard)
 
-    async def _await(self, run_id: UUID, child: asyncio.subprocess.Process) -> None:
+    async def _await(self, run_id: UUID, child: Child) -> None:
         code = await child.wait()
         self._children.pop(run_id, None)
         self._wake.set()

@@ -1,13 +1,14 @@
 -- name: requeue_runs
 -- Gives held runs back to the queue under their fence: after an error (with a delay), or when their worker is stopping.
--- `due` is null for at once (and a run that somebody wants cancelled does not wait); errors counts attempts that ended in an error. Returns the runs given back.
+-- `due` is null for at once, and a run that somebody wants cancelled does not wait; `errors` counts attempts that ended in an
+-- error; a run that lost two workers goes on waiting for a process of its own. Returns the runs given back.
 with leaving as materialized (
     select * from unnest($2::uuid[], $3::bigint[], $4::int[], $5::timestamptz[], $6::int[], $7::text[], $8::text[], $9::text[])
         as l (run_id, fence, seq, due, errors, type, data, actor_kind)
 ), held as (
     update queue q
     set state = 0, worker = null, next_seq = q.next_seq + 1, errors = q.errors + l.errors,
-        gate = case when l.due is null or q.cancelled_by is not null then null else 'time' end,
+        gate = case when q.cancelled_by is not null then null when l.due is not null then 'time' when q.lost >= 2 then 'alone' end,
         place = case when l.due is null or q.cancelled_by is not null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
         expires_at = r.deadline_at
     from leaving l join run r on r.id = l.run_id and r.id = any ($2)
@@ -33,12 +34,13 @@ with due as materialized (
     select run_id from queue where gate = 'time' and place <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
     order by place limit $1 for update skip locked
 ), opened as (
-    update queue q set gate = null from due d where q.run_id = d.run_id
-    returning q.lane, q.class, q.tenant, q.place
+    update queue q set gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone' end from due d where q.run_id = d.run_id
+    returning q.lane, q.class, q.tenant, q.place, q.gate
 ), entered as materialized (
     select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
     from (
-        select lane, class, tenant, min(place) as place from opened group by lane, class, tenant order by lane, class, tenant
+        select lane, class, tenant, min(place) as place from opened where gate is null
+        group by lane, class, tenant order by lane, class, tenant
     ) as line
     having count(*) > 0
 )
