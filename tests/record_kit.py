@@ -150,7 +150,8 @@ async def whole_cycle(database: Database) -> list[UUID]:
     claims, worker = await new_claims(database)
     held = (await claim(claims, 3)).claims
     record = JournalRecord(database, worker)
-    intent = write_of(held[0], told := fact("step.intent"))
+    intent = write_of(held[0], told := fact("step.intent", '{"n":1}'))
+    intent.new_steps = 1
     intent.intents.append(Intent(1, "1", "task", "look", 1, ids.new(), 0, told.at, None))
     assert await record.write([intent]) == [True]
     assert len(await record.steps([held[0].run_id])) == 1
