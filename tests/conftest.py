@@ -7,6 +7,7 @@ from itertools import count
 import asyncpg
 import pytest
 import uvloop
+from hypothesis import settings
 
 from record_kit import drop_database, make_database, session
 from tollway.domain.clock import AnchoredClock
@@ -16,6 +17,9 @@ from tollway.record.server import EmbeddedPostgres
 from tollway.testing.postgres import ephemeral_postgres
 
 _clones = count(1)
+# Speed is measured by the benchmarks; a slow moment of a shared machine proves nothing here.
+settings.register_profile("tollway", deadline=None)
+settings.load_profile("tollway")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
