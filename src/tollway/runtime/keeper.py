@@ -97,6 +97,7 @@ class Keeper:
             self._orphans_at = now + ORPHANS_LOOKS * self._options.look_every_s
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
+            await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()
@@ -113,6 +114,9 @@ class Keeper:
             self._broadcast.publish("run", str(run_id))
         if any(lost >= 2 for _, _, lost in taken):
             self._broadcast.publish("alone", "")
+        await self._bury_poison()
+
+    async def _bury_poison(self) -> None:
         for run_id in await self._upkeep.bury_poison():
             log.warning("run.poison", run_id=str(run_id))
             self._broadcast.publish("run", str(run_id))

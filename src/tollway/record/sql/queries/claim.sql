@@ -102,7 +102,7 @@ with claimed as (
     update queue q
     set state = 1, gate = null, worker = $1, fence = (((q.fence >> 16) + 1) << 16) | $3::bigint, next_seq = q.next_seq + 1,
         started_at = coalesce(q.started_at, statement_timestamp())
-    where q.run_id = $2 and q.state = 0 and q.gate = 'alone'
+    where q.run_id = $2 and q.state = 0 and q.gate = 'alone' and q.lost < 3 -- else it is poison, and about to be ended
     returning q.*
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
@@ -117,7 +117,7 @@ from claimed c join run r on r.id = c.run_id and r.id = any (array[$2]);
 
 -- name: find_alone
 -- Runs that wait for a process of their own, oldest first.
-select run_id from queue where gate = 'alone' and state = 0 and lane = any ($1::text[]) and class = any ($2::text[])
+select run_id from queue where gate = 'alone' and state = 0 and lost < 3 and lane = any ($1::text[]) and class = any ($2::text[])
 order by place limit $3;
 
 -- name: lanes_with_work
