@@ -2,15 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import Stack, running
-
-Start = Callable[..., AbstractAsyncContextManager[Stack]]
+from stack import Stack, Start, running
 
 
 @pytest.fixture(scope="session")

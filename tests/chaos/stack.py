@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,3 +276,7 @@ def _standing_in(folder: Path) -> list[int]:
             if Path(f"/proc/{entry}/cwd").resolve() == folder:
                 found.append(int(entry))
     return found
+
+
+Start = Callable[..., AbstractAsyncContextManager[Stack]]
+"""What the fixture `up` gives: a call that starts `tollway up` as a context."""

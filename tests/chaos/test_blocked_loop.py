@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 from checks import lost_workers
-
-from conftest import Start
+from stack import Start
 
 
 async def test_a_blocked_loop_is_named_and_given_up_when_it_lasts(up: Start) -> None:

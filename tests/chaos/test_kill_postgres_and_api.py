@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from checks import lost_workers
-from stack import Stack
-
-from conftest import Start
+from stack import Stack, Start
 
 STARTED_AGAIN_S = 2.0
 

@@ -8,9 +8,7 @@ from collections import Counter
 
 import pytest
 from history import History
-from stack import Stack
-
-from conftest import Start
+from stack import Stack, Start
 
 RUNS_PER_S = 100
 KILL_EVERY_S = 3.0

@@ -1,8 +1,7 @@
 """A run that kills every process that takes it."""
 
 from checks import faults, lost_workers
-
-from conftest import Start
+from stack import Start
 
 
 async def test_poison_dies_alone(up: Start) -> None:

@@ -3,9 +3,7 @@
 import asyncio
 import signal
 
-from stack import alive, start
-
-from conftest import Start
+from stack import Start, alive, start
 
 
 async def test_sigterm_under_load_loses_and_leaves_nothing(up: Start) -> None:

@@ -3,8 +3,7 @@
 import signal
 
 from checks import lost_workers
-
-from conftest import Start
+from stack import Start
 
 
 async def test_a_stopped_worker_loses_its_runs_and_its_place(up: Start) -> None:
