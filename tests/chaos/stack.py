@@ -55,7 +55,7 @@ class Stack:
     sim_port: int
     workers: int
     up: subprocess.Popen[bytes]
-    began: UUID = field(default_factory=lambda: floor_at(time.time() - 1))
+    began: UUID = field(default_factory=lambda: floor_at(time.time()))
 
     # what it is made of
 
