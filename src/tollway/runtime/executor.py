@@ -117,11 +117,10 @@ class Execution:
             timer.cancel()
 
     def _time_out(self, timeout_s: float) -> None:
-        left_s = self._seconds_left()
+        # the deadline was the nearer bound, whatever a clock that was set meanwhile says of it now
+        expired = timeout_s < self.spec.timeout_s
         self.stop(
-            Expired()
-            if left_s is not None and left_s <= 0
-            else self._another_attempt("timeout", f"the attempt took longer than {timeout_s:g} s")
+            Expired() if expired else self._another_attempt("timeout", f"the attempt took longer than {timeout_s:g} s")
         )
 
     def _verdict(self, task: "asyncio.Task[Any]") -> Outcome:
