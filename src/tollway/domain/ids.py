@@ -37,11 +37,6 @@ class IdMaker:
         return UUID(int=(high << 64) | _VARIANT | low)
 
 
-def made_at(uuid7: UUID) -> float:
-    """The epoch seconds an id was made at."""
-    return (uuid7.int >> 80) / 1000
-
-
 def floor_at(epoch_s: float) -> UUID:
     """The least id that can have been made at or after `epoch_s`: a bound for range partitions and time filters."""
     return UUID(int=(max(0, int(epoch_s * 1000)) << 80))

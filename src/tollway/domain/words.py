@@ -31,15 +31,6 @@ LIVE_STATES = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.WAITING, Ru
 FINAL_STATES = frozenset(RunState) - LIVE_STATES
 
 
-class StepState(StrEnum):
-    """Where a journaled step stands; `unknown` is an intent whose outcome nobody saw."""
-
-    INTENT = "intent"
-    DONE = "done"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
 class StepKind(StrEnum):
     """What a step does. Only `llm` and `task` have makers so far."""
 
@@ -99,15 +90,6 @@ class Scope(StrEnum):
     CANCEL = "cancel"
     APPROVE = "approve"
     ADMIN = "admin"
-
-
-class LedgerKind(StrEnum):
-    """Entries of money; unique per call and kind. `reserve` is the step's intent row itself."""
-
-    SETTLE = "settle"
-    UNKNOWN = "unknown"
-    RELEASE = "release"
-    ADJUST = "adjust"
 
 
 DEFAULT_LANES = ("interactive", "standard", "batch")
