@@ -93,5 +93,4 @@ class Scope(StrEnum):
 
 
 DEFAULT_LANES = ("interactive", "standard", "batch")
-DEFAULT_TIERS = ("fast", "capable", "powerful")
 DEFAULT_TENANT = "default"
