@@ -56,8 +56,8 @@ def _check_registered(module: str, agents: list[dict[str, str]], settings: Setti
             if agent["lane"] not in settings.lanes:
                 remedy = f"add [lanes.{agent['lane']}] or choose one of {', '.join(settings.lanes)}"
                 return Check("agents", "fail", f"{module}: {agent['name']} wants lane {agent['lane']}", remedy)
-            if agent["tier"] not in settings.tiers:
-                remedy = f'add a [[routes]] with tier = "{agent["tier"]}", or choose one of {", ".join(settings.tiers)}'
+            if agent["tier"] not in settings.served_tiers:
+                remedy = f'add a [[routes]] with tier = "{agent["tier"]}", or choose one of {", ".join(settings.served_tiers)}'
                 return Check("agents", "warn", f"{module}: {agent['name']} wants tier {agent['tier']}", remedy)
     return Check("agents", "ok", f"{module} registers {', '.join(agent['name'] for agent in agents)}")
 

@@ -6,6 +6,7 @@ from tollway.config.load import load_settings
 from tollway.config.settings import (
     SIM_PORT,
     SIM_PROVIDER,
+    Breaker,
     Database,
     Lane,
     Llm,
@@ -17,12 +18,14 @@ from tollway.config.settings import (
     Server,
     Settings,
     Telemetry,
+    Tier,
     Worker,
 )
 
 __all__ = [
     "SIM_PORT",
     "SIM_PROVIDER",
+    "Breaker",
     "ConfigErrors",
     "Database",
     "Lane",
@@ -35,6 +38,7 @@ __all__ = [
     "Server",
     "Settings",
     "Telemetry",
+    "Tier",
     "Worker",
     "load_settings",
     "settings_warnings",

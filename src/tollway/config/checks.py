@@ -62,6 +62,13 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
             hint = nearest(route.provider, known) if known else "none is configured"
             remedy = f"no such provider; {hint}; add [providers.{route.provider}]"
             yield ConfigError(f"routes[{index}].provider", route.provider, remedy)
+    served = settings.served_tiers
+    for name, tier in settings.tiers.items():
+        for fallback in tier.fallback:
+            if fallback not in served or fallback == name:
+                known = [other for other in served if other != name]
+                hint = nearest(fallback, known) if known else "there is none"
+                yield ConfigError(f"tiers.{name}.fallback", fallback, f"no route serves such another tier; {hint}")
     for name, provider in settings.providers.items():
         if provider.api != "chat" and provider.kind != "openai":
             yield ConfigError(

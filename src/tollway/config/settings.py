@@ -16,7 +16,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 EMBEDDED = "embedded"
 SIM_PROVIDER = "sim"
 SIM_PORT = 8701
-PROVIDER_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+PROVIDER_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}")
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -157,19 +161,58 @@ class Lane(Section):
 
 
 class Llm(Section):
-    """What holds for every LLM call that does not say otherwise."""
+    """What holds for every LLM call that does not say otherwise.
+
+    `timeout_s` bounds one request to a provider. A call waits for capacity `spill_after_s` before a route of a lower
+    priority is used instead, and `park_after_s` before its run parks. Answers are kept `cache_ttl_s`, in memory up to
+    `cache_bytes_max` a process. A provider's repeated calls are bounded by `retry_share` of its first ones.
+    """
 
     max_tokens_default: Count = 1024
     timeout_s: Seconds = 120.0
+    spill_after_s: Seconds = 1.0
+    park_after_s: Seconds = 30.0
+    cache_ttl_s: Seconds = 3600.0
+    cache_bytes_max: Count = 64 * 1024 * 1024
+    retry_share: Annotated[float, Number, Field(ge=0, le=1)] = 0.2
+
+
+class Breaker(Section):
+    """When the breaker of a route opens, and how it closes again.
+
+    Of the calls of the last `window_s`, at least `calls_min`, `failure_share` failed, or their p99 was above the
+    route's `latency_p99_max_s`. After `open_s` (doubling up to `open_max_s` while probes fail) a `probe_share` of calls
+    tries the route; once they succeed its share grows to the whole within `ramp_s`.
+    """
+
+    window_s: Seconds = 60.0
+    calls_min: Count = 20
+    failure_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.5
+    open_s: Seconds = 2.0
+    open_max_s: Seconds = 30.0
+    probe_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.05
+    ramp_s: Seconds = 10.0
+
+
+class Tier(Section):
+    """What more is said of a tier: the tiers that serve its calls, in order, when none of its own routes can."""
+
+    fallback: tuple[Name, ...] = ()
 
 
 class Provider(Section):
-    """A vendor or a compatible server. Its key is in the environment variable `api_key_env`, or there is none."""
+    """A vendor or a compatible server. Its key is in the environment variable `api_key_env`, or there is none.
 
-    kind: Literal["openai", "anthropic"]
+    `api_version` goes into the address of Azure's. A server that cannot hold an answer to a JSON Schema has
+    `structured = "emulated"`: the schema then goes into the prompt.
+    """
+
+    kind: Literal["openai", "anthropic", "gemini", "litellm"]
     base_url: Annotated[str, AfterValidator(_http_url)]
     api_key_env: Annotated[str, AfterValidator(_env_name)] = Field(default="", repr=False)
     api: Literal["chat", "responses"] = "chat"
+    api_version: str = ""
+    structured: Literal["native", "emulated"] = "native"
 
     @model_validator(mode="before")
     @classmethod
@@ -180,7 +223,11 @@ class Provider(Section):
 
 
 class Route(Section):
-    """One way to serve a tier. Limits left out are no limits; `priority` 1 is tried before 2."""
+    """One way to serve a tier. Limits left out are no limits; `priority` 1 is tried before 2.
+
+    With `latency_per_token_max_s` the breaker judges a call by its time a token of output, not by its total.
+    `context_tokens` is the model's window, input and output together.
+    """
 
     name: Name
     tier: Name
@@ -199,6 +246,9 @@ class Route(Section):
     burst_s: Seconds = 1.0
     headroom: Annotated[float, Number, Field(gt=0, le=1)] = 1.0
     latency_p99_max_s: Seconds = 5.0
+    latency_per_token_max_s: Seconds | None = None
+    context_tokens: Count | None = None
+    output_tokens_max: Count | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +293,8 @@ class Settings(Section):
     worker: Worker
     lanes: Mapping[LaneName, Lane]
     llm: Llm = Llm()
+    breaker: Breaker = Breaker()
+    tiers: Mapping[Name, Tier] = Field(default_factory=dict)
     providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     prices: Mapping[str, Price] = Field(default_factory=dict)
@@ -255,7 +307,7 @@ class Settings(Section):
         return bool(self.routes) and self.routes == _SIMULATED_ROUTES
 
     @property
-    def tiers(self) -> tuple[str, ...]:
+    def served_tiers(self) -> tuple[str, ...]:
         """The tiers that some route serves, in the order of the file."""
         return tuple(dict.fromkeys(route.tier for route in self.routes))
 

@@ -1,16 +1,44 @@
 """What an agent asks of a model and what comes back, in no vendor's form."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: capacity is shared fairly, caches are kept apart and lengths are learned by it.
+
+    `agent` is the agent's name, over the wire the API key's id; `step` the name of the step, over the wire "".
+    """
+
+    tenant: str
+    lane: str
+    agent: str
+    version: str = ""
+    step: str = ""
+    task_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as a client sent it over the wire: its form, and its top-level fields as raw JSON.
+
+    `form` is `openai.chat`, `openai.responses`, `openai.embeddings` or `anthropic.messages`. A provider that speaks the
+    same form is sent these fields, unknown ones included, but for what Tollway decides (model, bounds of output).
+    """
+
+    form: str
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LlmRequest:
-    """One request for a completion.
+    """One request for a completion, or with `inputs` for embeddings.
 
-    `messages` are in the OpenAI chat form (`role`, `content`, `tool_calls`, `tool_call_id`), the field's common tongue;
-    `schema` is a JSON Schema the answer must fit; `tools` are OpenAI tool definitions; `extra` passes through
-    untouched.
+    `tier` is a tier or, over the wire, a model. `messages` are in the OpenAI chat form (`role`, `content`,
+    `tool_calls`, `tool_call_id`), the field's common tongue; `schema` is a JSON Schema the answer must fit; `tools` and
+    `tool_choice` are in the OpenAI chat form too; `extra` passes through untouched.
     """
 
     tier: str
@@ -22,6 +50,11 @@ class LlmRequest:
     tools: list[dict[str, Any]] | None = None
     stream: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+    tool_choice: str | dict[str, Any] | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +89,8 @@ class Completion:
     """A provider's whole answer.
 
     `text` is the JSON where a schema was asked for; `stop_reason` is `stop`, `length`, `tool_calls`, `content_filter`
-    or `refusal`; `model` is what the vendor says it used.
+    or `refusal`; `model` is what the vendor says it used; `vectors` are embeddings, one an input. Of a request that
+    came over the wire, `body` is the answer as the vendor sent it, in its `form`.
     """
 
     text: str
@@ -64,3 +98,21 @@ class Completion:
     usage: Usage
     stop_reason: str
     model: str
+    reasoning: str = ""
+    vectors: tuple[tuple[float, ...], ...] = ()
+    body: bytes = b""
+    form: str = ""
+
+
+class Delta(NamedTuple):
+    """A piece of a streamed answer.
+
+    `kind` is `text`, `reasoning`, `tool` (a tool call begins: `id`, `name`) or `arguments` (more of its JSON in
+    `text`); `index` numbers the tool calls.
+    """
+
+    kind: str
+    text: str = ""
+    index: int = 0
+    id: str = ""
+    name: str = ""

@@ -60,7 +60,7 @@ def test_without_routes_the_simulated_provider_serves_all_tiers() -> None:
     """No file means routes to the simulator for the three tiers, priced as it charges."""
     settings = load()
     assert settings.simulated
-    assert settings.tiers == ("fast", "capable", "powerful")
+    assert settings.served_tiers == ("fast", "capable", "powerful")
     assert [route.model for route in settings.routes] == ["sim-fast", "sim-capable", "sim-powerful"]
     price = settings.prices["sim/sim-capable"]
     assert (price.input_usd_per_mtok, price.output_usd_per_mtok) == (Decimal("0.15"), Decimal("0.60"))

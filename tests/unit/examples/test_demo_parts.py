@@ -62,7 +62,7 @@ def test_the_settings_of_every_provider_are_valid(provider: str, monkeypatch: py
         tomllib.loads(file.read_text())
         settings = load_settings(file, environ={})
         assert settings.worker.slots == 50
-        assert set(settings.tiers) == {"fast", "capable", "powerful"}
+        assert set(settings.served_tiers) == {"fast", "capable", "powerful"}
     finally:
         stack.remove()
     assert not stack.folder.exists()
