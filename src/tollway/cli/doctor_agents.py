@@ -57,7 +57,8 @@ def _check_registered(module: str, agents: list[dict[str, str]], settings: Setti
                 remedy = f"add [lanes.{agent['lane']}] or choose one of {', '.join(settings.lanes)}"
                 return Check("agents", "fail", f"{module}: {agent['name']} wants lane {agent['lane']}", remedy)
             if agent["tier"] not in settings.served_tiers:
-                remedy = f'add a [[routes]] with tier = "{agent["tier"]}", or choose one of {", ".join(settings.served_tiers)}'
+                served = ", ".join(settings.served_tiers)
+                remedy = f'add a [[routes]] with tier = "{agent["tier"]}", or choose one of {served}'
                 return Check("agents", "warn", f"{module}: {agent['name']} wants tier {agent['tier']}", remedy)
     return Check("agents", "ok", f"{module} registers {', '.join(agent['name'] for agent in agents)}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ class Completion:
     form: str = ""
 
 
-class Delta(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Delta:
     """A piece of a streamed answer.
 
     `kind` is `text`, `reasoning`, `tool` (a tool call begins: `id`, `name`) or `arguments` (more of its JSON in

@@ -172,7 +172,7 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
             "did you mean my-openai?",
         ),
         (ROUTED + '[[routes]]\nname="one"\ntier="a"\nprovider="my-openai"\nmodel="m"', "routes[].name", "its own"),
-        ('[providers.x]\nkind = "opnai"', "providers.x.kind", "'openai' or 'anthropic'"),
+        ('[providers.x]\nkind = "opnai"', "providers.x.kind", "'openai', 'anthropic', 'gemini' or 'litellm'"),
         ('[providers.x]\nkind = "openai"\nbase_url = "ftp://h"', "providers.x.base_url", "http://"),
         ('[providers.x]\nkind = "anthropic"\napi = "responses"', "providers.x.api", "openai"),
         ('[prices."nobody/m"]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1', "prices.nobody/m", "no such provider"),
