@@ -124,6 +124,23 @@ async def test_stream(setup: Setup) -> None:
         assert row.call_id == "call-2"
 
 
+async def test_stream_chunk_by_chunk(setup: Setup) -> None:
+    """Read by chunks, a stream gives the vendor's own bytes, the end of its events included, and the pieces in them."""
+    async with setup(output_tokens=40) as (gateway, _):
+        plan = gateway.plan(replace(ASK, stream=True))
+        stream = gateway.stream(plan, "c", 5)
+        raw, deltas = b"", []
+        while (got := await stream.read()) is not None:
+            raw += got[0]
+            deltas += got[1]
+        assert await stream.read() is None
+        completion = stream.result.completion
+        assert "".join(delta.text for delta in deltas if delta.kind == "text") == completion.text
+        decoder = plan.served.wire.stream(plan.request)
+        assert decoder.feed(raw) == deltas
+        assert (decoder.done, decoder.completion()) == (True, completion)
+
+
 async def test_tools(setup: Setup, kind: str) -> None:
     """A tool call comes back in neutral form, whole and streamed, and its result can be sent back."""
     choice: Any = "required" if kind == "openai" else {"type": "any"}

@@ -1,4 +1,4 @@
-"""A streamed call: pieces of text as they arrive, then the whole call with its usage. Closing it ends the request."""
+"""A streamed call: its pieces as they arrive, then the whole call with its usage. Closing it ends the request."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from tollway.domain.errors import LlmError
+from tollway.domain.llm import Delta
 from tollway.llm.calls import CallResult, Plan, failure
 from tollway.llm.providers.wire import StreamDecoder
 from tollway.llm.transport import Exchange
@@ -15,7 +16,9 @@ _DRAIN_S = 0.1
 
 
 class CallStream:
-    """Async iterator of text. Exhausted or closed early, it has a `result`; a failure raises LlmError instead.
+    """Async iterator of text, or by `read` of all that comes. Exhausted or closed early, it has a `result`.
+
+    A failure raises LlmError instead, after everything that came before it was given on.
 
     A stream that is cut, and one closed early, was billed by an amount nobody knows: the error says `billed`, and the
     result's usage is marked as estimated.
@@ -28,6 +31,7 @@ class CallStream:
         self._first_byte_s = first_byte_s
         self._since = time.monotonic()
         self._pieces: deque[str] = deque()
+        self._error: LlmError | None = None
         self._begun = False
         self._over = False
         self._result: CallResult | None = None
@@ -44,10 +48,23 @@ class CallStream:
 
     async def __anext__(self) -> str:
         while not self._pieces:
-            if self._over:
+            got = await self.read()
+            if got is None:
                 raise StopAsyncIteration
-            await self._advance()
+            self._pieces.extend(piece.text for piece in got[1] if piece.kind == "text")
         return self._pieces.popleft()
+
+    async def read(self) -> tuple[bytes, list[Delta]] | None:
+        """The next bytes as the vendor sent them, and the pieces in them; None at the end, when there is a `result`.
+
+        Raises LlmError as the iterator does. The last bytes may come up to 0.1 s late: with them the answer ends.
+        """
+        if not self._over:
+            return await self._advance()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return None
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,7 +84,7 @@ class CallStream:
         if self._begun:
             self._result = self._plan.priced(self._decoder.completion(), time.monotonic() - self._since)
 
-    async def _advance(self) -> None:
+    async def _advance(self) -> tuple[bytes, list[Delta]]:
         """Read the next chunk; at the end, or on any failure, end the exchange."""
         try:
             if self._begun:
@@ -78,11 +95,12 @@ class CallStream:
                 if not 200 <= self._exchange.status < 300:
                     body = await self._exchange.read_all(chunk)
                     raise failure(self._exchange.status, body, self._exchange.retry_after_s)
-            self._pieces.extend(self._decoder.feed(b"\n\n" if chunk is None else chunk))
+            deltas = self._decoder.feed(b"\n\n" if chunk is None else chunk)
             if self._decoder.done:
-                await self._finish(read_on=chunk is not None)
-            elif chunk is None:
+                return await self._finish(chunk, deltas)
+            if chunk is None:
                 raise LlmError("bad_response", "the stream ended before the answer did").charged()
+            return chunk, deltas
         except LlmError as error:
             self._over = True
             await self._exchange.close()
@@ -94,15 +112,23 @@ class CallStream:
             await self.aclose()
             raise
 
-    async def _finish(self, read_on: bool) -> None:
+    async def _finish(self, last: bytes | None, deltas: list[Delta]) -> tuple[bytes, list[Delta]]:
         """Read to the true end, so that the connection can be used again, but never wait for it long."""
-        if read_on:
+        chunks = [] if last is None else [last]
+        if last is not None:
             try:
                 async with asyncio.timeout(_DRAIN_S):
                     while (chunk := await self._exchange.read()) is not None:
-                        self._decoder.feed(chunk)
+                        chunks.append(chunk)
+                        deltas += self._decoder.feed(chunk)
             except (TimeoutError, LlmError):
                 pass
         self._over = True
         await self._exchange.close()
-        self._result = self._plan.result(self._decoder.completion(), time.monotonic() - self._since)
+        try:
+            self._result = self._plan.result(self._decoder.completion(), time.monotonic() - self._since)
+        except LlmError as error:
+            # The refusal's own words go before it.
+            error.route = self._plan.route
+            self._error = error
+        return b"".join(chunks), deltas

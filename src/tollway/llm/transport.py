@@ -31,11 +31,12 @@ class TransportOptions:
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer: `retry_after_s` is what its headers ask for, if they do."""
+    """A whole answer: `retry_after_s` is what its headers ask for, if they do; `fields` are those headers, in small."""
 
     status: int
     body: bytes
     retry_after_s: float | None
+    fields: dict[bytes, bytes]
 
 
 class Transport:
@@ -111,6 +112,7 @@ class Exchange:
         "_total",
         "_waiter",
         "_wants_all",
+        "fields",
         "retry_after_s",
         "status",
         "unread",
@@ -118,6 +120,7 @@ class Exchange:
 
     def __init__(self, pool: Pool, request: bytes, timeout_s: float, body_bytes_max: int) -> None:
         self.status = 0
+        self.fields: dict[bytes, bytes] = {}
         self.retry_after_s: float | None = None
         self._pool = pool
         self._request = request
@@ -144,7 +147,8 @@ class Exchange:
         if self._error is not None:
             raise self._error
         pieces = self._pieces
-        return Answer(self.status, pieces[0] if len(pieces) == 1 else b"".join(pieces), self.retry_after_s)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return Answer(self.status, body, self.retry_after_s, self.fields)
 
     async def first(self, first_byte_s: float | None) -> bytes | None:
         """Send the request and wait for the first piece of the answer's body, at most `first_byte_s`."""
@@ -190,6 +194,7 @@ class Exchange:
     def headers(self, status: int, fields: dict[bytes, bytes]) -> None:
         """The answer began."""
         self.status = status
+        self.fields = fields
         if status >= 300:
             self.retry_after_s = retry_after(fields)
 

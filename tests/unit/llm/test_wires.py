@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import LlmRequest, ToolCall, Usage
+from tollway.domain.llm import Delta, LlmRequest, ToolCall, Usage
 from tollway.llm.providers import anthropic, openai
 from tollway.llm.providers.sse import SseReader
 from tollway.llm.schema import prepare, unwrap
@@ -100,7 +100,11 @@ def test_stream_in_any_chunks() -> None:
         decoder = OPENAI.stream(ASK)
         pieces = [piece for at in range(0, len(chunks), size) for piece in decoder.feed(chunks[at : at + size])]
         completion = decoder.completion()
-        assert (pieces, decoder.done) == (["Grüße"], True)
+        assert [piece for piece in pieces if piece.kind == "text"] == [Delta("text", "Grüße")]
+        assert [piece for piece in pieces if piece.kind != "text"] == [
+            Delta("tool", index=0, id="t", name="f"), Delta("arguments", "{"), Delta("arguments", "}"),
+        ]  # fmt: skip
+        assert decoder.done
         assert completion.tool_calls == (ToolCall("t", "f", "{}"),)
         assert (completion.usage, completion.stop_reason) == (Usage(1, 2), "tool_calls")
 

@@ -7,21 +7,21 @@ from typing import Any, Protocol
 import msgspec
 
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import Completion, LlmRequest, Usage
+from tollway.domain.llm import Completion, Delta, LlmRequest, Usage
 from tollway.llm import estimate
 
 _MESSAGE_CHARS_MAX = 300
 
 
 class StreamDecoder(Protocol):
-    """Makes text and, in the end, a completion of the bytes of a streamed answer."""
+    """Makes pieces and, in the end, a completion of the bytes of a streamed answer."""
 
     @property
     def done(self) -> bool:
         """Whether the vendor said that the answer is whole."""
 
-    def feed(self, data: bytes) -> list[str]:
-        """The pieces of text in these bytes. Raises LlmError for the unreadable and for the vendor's own error."""
+    def feed(self, data: bytes) -> list[Delta]:
+        """The pieces in these bytes. Raises LlmError for the unreadable and for the vendor's own error."""
 
     def completion(self) -> Completion:
         """The answer so far; its usage is marked as estimated where the vendor has not told it."""

@@ -1,5 +1,6 @@
 """The body of a message as a neutral completion."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -36,10 +37,11 @@ class WireUsage(msgspec.Struct, gc=False):
 
 
 class Block(msgspec.Struct):
-    """A block of content: text, a tool's use, or one we do not read."""
+    """A block of content: text, thinking, a tool's use, or one we do not read."""
 
     type: str
     text: str = ""
+    thinking: str = ""
     id: str = ""
     name: str = ""
     input: Raw = Raw(b"{}")
@@ -62,16 +64,23 @@ def decode(body: bytes, request: LlmRequest) -> Completion:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise unreadable(error) from None
     text = "".join(block.text for block in given.content if block.type == "text")
+    thought = "".join(block.thinking for block in given.content)
     calls = [
         ToolCall(block.id, block.name, bytes(block.input).decode())
         for block in given.content
         if block.type == "tool_use"
     ]
     if given.usage is None or given.usage.input_tokens is None or given.usage.output_tokens is None:
-        usage = estimated(request, len(text) + sum(len(call.arguments) for call in calls))
+        usage = estimated(request, len(text) + len(thought) + sum(len(call.arguments) for call in calls))
     else:
         usage = neutral_usage(given.usage)
-    return assemble(request, text, calls, usage, stop=given.stop_reason, model=given.model)
+    completion = assemble(request, text, calls, usage, stop=given.stop_reason, model=given.model)
+    return replace(completion, reasoning=thought) if thought else completion
+
+
+def answers(request: LlmRequest, tool: str) -> bool:
+    """Whether a call of this tool is the answer itself, because a schema was asked for."""
+    return request.schema is not None and tool == request.schema_name
 
 
 def assemble(
@@ -79,12 +88,11 @@ def assemble(
 ) -> Completion:
     """The completion; where a schema was asked for, the call of its tool is the answer and no call of a tool."""
     reason = _STOP_REASONS.get(stop or "end_turn", "stop")
-    if request.schema is not None:
-        answer = next((call for call in calls if call.name == request.schema_name), None)
-        if answer is not None:
-            calls = [call for call in calls if call is not answer]
-            text = unwrap(answer.arguments) if prepare(request.schema).wrapped else answer.arguments
-            reason = "stop" if reason == "tool_calls" and not calls else reason
+    answer = next((call for call in calls if answers(request, call.name)), None)
+    if answer is not None and request.schema is not None:
+        calls = [call for call in calls if call is not answer]
+        text = unwrap(answer.arguments) if prepare(request.schema).wrapped else answer.arguments
+        reason = "stop" if reason == "tool_calls" and not calls else reason
     return Completion(text, tuple(calls), usage, reason, model)
 
 

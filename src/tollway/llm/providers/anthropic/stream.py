@@ -5,12 +5,13 @@ from dataclasses import replace
 import msgspec
 
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import Completion, LlmRequest, ToolCall, Usage
-from tollway.llm.providers.anthropic.response import Block, WireUsage, assemble, neutral_usage
+from tollway.domain.llm import Completion, Delta, LlmRequest, ToolCall, Usage
+from tollway.llm.providers.anthropic.response import Block, WireUsage, answers, assemble, neutral_usage
 from tollway.llm.providers.sse import SseReader
 from tollway.llm.providers.wire import estimated, unreadable, vendor_message
 
 _USAGE_FIELDS = WireUsage.__struct_fields__
+_KINDS = {"text": "text", "thinking": "reasoning", "tool_use": "arguments"}
 
 
 class _Message(msgspec.Struct):
@@ -20,6 +21,7 @@ class _Message(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     text: str | None = None
+    thinking: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
 
@@ -42,12 +44,14 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 
 class _Open:
-    """A block under way."""
+    """A block under way: its parts are given on as deltas of `kind`, `index` numbering the calls of tools."""
 
-    __slots__ = ("block", "parts")
+    __slots__ = ("block", "index", "kind", "parts")
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, kind: str, index: int) -> None:
         self.block = block
+        self.kind = kind
+        self.index = index
         self.parts: list[str] = []
 
 
@@ -58,6 +62,7 @@ class AnthropicStream:
         self._request = request
         self._events = SseReader()
         self._blocks: dict[int, _Open] = {}
+        self._calls = 0
         self._usage = WireUsage()
         self._model = ""
         self._stop: str | None = None
@@ -68,9 +73,9 @@ class AnthropicStream:
         """Whether `message_stop` came."""
         return self._ended
 
-    def feed(self, data: bytes) -> list[str]:
-        """The pieces of text in these bytes."""
-        pieces: list[str] = []
+    def feed(self, data: bytes) -> list[Delta]:
+        """The pieces in these bytes."""
+        pieces: list[Delta] = []
         for raw in self._events.feed(data):
             try:
                 event = _decode(raw)
@@ -83,14 +88,19 @@ class AnthropicStream:
 
     def completion(self) -> Completion:
         """The answer so far."""
-        text = "".join("".join(one.parts) for one in self._blocks.values() if one.block.type == "text")
+        text = self._joined("text")
         calls = [
             ToolCall(one.block.id, one.block.name, "".join(one.parts) or "{}")
             for one in self._blocks.values()
             if one.block.type == "tool_use"
         ]
-        usage = self._counted(len(text) + sum(len(call.arguments) for call in calls))
-        return assemble(self._request, text, calls, usage, stop=self._stop, model=self._model)
+        thought = self._joined("thinking")
+        usage = self._counted(len(text) + len(thought) + sum(len(call.arguments) for call in calls))
+        completion = assemble(self._request, text, calls, usage, stop=self._stop, model=self._model)
+        return replace(completion, reasoning=thought) if thought else completion
+
+    def _joined(self, kind: str) -> str:
+        return "".join("".join(one.parts) for one in self._blocks.values() if one.block.type == kind)
 
     def _counted(self, chars: int) -> Usage:
         if self._usage.input_tokens is None:
@@ -100,14 +110,11 @@ class AnthropicStream:
             return usage
         return replace(usage, output_tokens=max(usage.output_tokens, (chars + 3) // 4), estimated=True)
 
-    def _take(self, event: _Event, pieces: list[str]) -> None:
+    def _take(self, event: _Event, pieces: list[Delta]) -> None:
         if event.type == "content_block_delta" and event.delta is not None:
             self._take_delta(event.index, event.delta, pieces)
         elif event.type == "content_block_start" and event.content_block is not None:
-            opened = self._blocks[event.index] = _Open(event.content_block)
-            if event.content_block.text:
-                opened.parts.append(event.content_block.text)
-                pieces.append(event.content_block.text)
+            self._open(event.index, event.content_block, pieces)
         elif event.type == "message_start" and event.message is not None:
             self._model = event.message.model
             self._count(event.message.usage)
@@ -118,16 +125,29 @@ class AnthropicStream:
         elif event.type == "message_stop":
             self._ended = True
 
-    def _take_delta(self, index: int, delta: _Delta, pieces: list[str]) -> None:
+    def _open(self, index: int, block: Block, pieces: list[Delta]) -> None:
+        opened = self._blocks[index] = _Open(block, _KINDS.get(block.type, ""), self._calls)
+        if block.type == "tool_use":
+            if answers(self._request, block.name):
+                opened.kind = "text"
+            else:
+                self._calls += 1
+                pieces.append(Delta("tool", index=opened.index, id=block.id, name=block.name))
+        first = block.text or block.thinking
+        if first:
+            opened.parts.append(first)
+            pieces.append(Delta(opened.kind, first))
+
+    def _take_delta(self, index: int, delta: _Delta, pieces: list[Delta]) -> None:
         opened = self._blocks.get(index)
         if opened is None:
             raise unreadable(f"a delta of block {index}, which never began")
-        piece = delta.text or delta.partial_json
+        piece = delta.text or delta.partial_json or delta.thinking
         if not piece:
             return
         opened.parts.append(piece)
-        if opened.block.type == "text" or (self._request.schema and opened.block.name == self._request.schema_name):
-            pieces.append(piece)
+        if opened.kind:
+            pieces.append(Delta(opened.kind, piece, opened.index if opened.kind == "arguments" else 0))
 
     def _count(self, usage: WireUsage | None) -> None:
         """Take over what is told; the last word on each number holds."""

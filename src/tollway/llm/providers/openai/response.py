@@ -49,6 +49,8 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 class _Message(msgspec.Struct):
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
@@ -84,6 +86,7 @@ def decode(body: bytes, request: LlmRequest) -> Completion:
         usage=usage,
         stop_reason=stop_reason(choice.finish_reason, bool(message.refusal), bool(calls)),
         model=given.model,
+        reasoning=message.reasoning_content or message.reasoning or "",
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import Completion, LlmRequest, ToolCall
+from tollway.domain.llm import Completion, Delta, LlmRequest, ToolCall
 from tollway.llm.providers.openai.response import WireUsage, answer_text, neutral_usage, stop_reason
 from tollway.llm.providers.sse import SseReader
 from tollway.llm.providers.wire import estimated, unreadable, vendor_message
@@ -24,6 +24,8 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
@@ -59,6 +61,7 @@ class OpenAiStream:
         self._request = request
         self._events = SseReader()
         self._text: list[str] = []
+        self._thought: list[str] = []
         self._refused = False
         self._calls: dict[int, _Call] = {}
         self._model = ""
@@ -71,9 +74,9 @@ class OpenAiStream:
         """Whether `[DONE]` came, or everything that it would follow."""
         return self._ended or (self._finish is not None and self._usage is not None)
 
-    def feed(self, data: bytes) -> list[str]:
-        """The pieces of text in these bytes."""
-        pieces: list[str] = []
+    def feed(self, data: bytes) -> list[Delta]:
+        """The pieces in these bytes; a refusal's words are none."""
+        pieces: list[Delta] = []
         for event in self._events.feed(data):
             if event == b"[DONE]":
                 self._ended = self._finish is not None
@@ -97,9 +100,10 @@ class OpenAiStream:
         else:
             usage = estimated(self._request, len(text) + sum(len(call.arguments) for call in calls))
         reason = stop_reason(self._finish, self._refused, bool(calls))
-        return Completion(answer_text(text, self._request), calls, usage, reason, self._model)
+        thought = "".join(self._thought)
+        return Completion(answer_text(text, self._request), calls, usage, reason, self._model, thought)
 
-    def _take(self, chunk: _Chunk, pieces: list[str]) -> None:
+    def _take(self, chunk: _Chunk, pieces: list[Delta]) -> None:
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices or ():
@@ -110,16 +114,27 @@ class OpenAiStream:
             if delta.refusal:
                 self._refused = True
                 self._text.append(delta.refusal)
+            thought = delta.reasoning_content or delta.reasoning
+            if thought:
+                self._thought.append(thought)
+                pieces.append(Delta("reasoning", thought))
             if delta.content:
                 self._text.append(delta.content)
-                pieces.append(delta.content)
+                pieces.append(Delta("text", delta.content))
             for part in delta.tool_calls or ():
-                self._take_call(part)
+                self._take_call(part, pieces)
 
-    def _take_call(self, part: _ToolCall) -> None:
-        call = self._calls.setdefault(part.index, _Call())
+    def _take_call(self, part: _ToolCall, pieces: list[Delta]) -> None:
+        call = self._calls.get(part.index)
+        new = call is None
+        if call is None:
+            call = self._calls[part.index] = _Call()
         call.id = part.id or call.id
-        if part.function is not None:
-            call.name = part.function.name or call.name
-            if part.function.arguments:
-                call.arguments.append(part.function.arguments)
+        function = part.function
+        if function is not None:
+            call.name = function.name or call.name
+        if new:
+            pieces.append(Delta("tool", index=part.index, id=call.id, name=call.name))
+        if function is not None and function.arguments:
+            call.arguments.append(function.arguments)
+            pieces.append(Delta("arguments", function.arguments, part.index))
