@@ -35,6 +35,7 @@ async def measure(load: Load) -> dict[str, float]:
     """Run the load in this process, with the client that is on its path."""
     from tollway.config import Price, Provider, Route  # noqa: PLC0415 - the path decides whose
     from tollway.domain.llm import LlmRequest  # noqa: PLC0415
+    from tollway.llm.estimate import input_tokens  # noqa: PLC0415
     from tollway.llm.gateway import Gateway, GatewayOptions  # noqa: PLC0415
     from tollway.spend.prices import Prices  # noqa: PLC0415
 
@@ -42,6 +43,7 @@ async def measure(load: Load) -> dict[str, float]:
     route = Route(name="one", tier="fast", provider="sim", model="m")
     provider = Provider(kind="openai", base_url=load.url)
     gateway = Gateway([route], {"sim": provider}, prices, GatewayOptions())
+    served = gateway.tiers.groups("fast")[0].routes[0]
     calls = 0
     over = False
 
@@ -49,7 +51,8 @@ async def measure(load: Load) -> dict[str, float]:
         nonlocal calls
         while not over:
             messages = [{"role": "system", "content": "Classify."}, {"role": "user", "content": TEXT.format(number)}]
-            plan = gateway.plan(LlmRequest("fast", messages, 64))
+            request = LlmRequest("fast", messages, 64)
+            plan = gateway.plan(request, served, input_tokens(request))
             await gateway.execute(plan, f"0198f3c2-7d1e-7a3b-8c4d-{number:012d}", 30.0)
             calls += 1
 

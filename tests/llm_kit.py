@@ -6,6 +6,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from tollway.domain.llm import LlmRequest
+from tollway.llm.calls import Plan
+from tollway.llm.estimate import input_tokens
+from tollway.llm.gateway import Gateway
 from tollway.llm.transport import Transport, TransportOptions
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -73,3 +77,9 @@ async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.002)
+
+
+def plan_on_first(gateway: Gateway, request: LlmRequest) -> Plan:
+    """A call on the first route that serves what is asked for."""
+    served = gateway.tiers.groups(request.tier)[0].routes[0]
+    return gateway.plan(request, served, input_tokens(request))

@@ -14,11 +14,13 @@ import pytest
 
 import tollway.runtime.registry  # noqa: F401  the module, which the package's own names do not lead to
 from record_kit import accept_all, new_run
-from tollway.config import Price, Provider, Route
+from tollway.config import Llm, Price, Provider, Route
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
 from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.llm.governor import Governor, GovernorOptions
+from tollway.llm.guards import Guards
 from tollway.record.claims import Claims
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.journal import JournalRecord
@@ -102,7 +104,12 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
     claims, record = Claims(database, lazy, worker_id), JournalRecord(database, worker_id)
     metrics, ids = Metrics(), IdMaker(clock)
     runs = RunServices(
-        LlmSteps(gateway, ids, LlmDefaults(200, 30.0), metrics),
+        LlmSteps(
+            Governor(gateway, Guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
+            ids,
+            LlmDefaults(200),
+            metrics,
+        ),
         TaskSteps(ids, metrics),
         WatchedTokens(broadcast),
         random.random,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from llm_kit import plan_on_first
 from tollway.config import Price, Provider, Route
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import LlmRequest
@@ -86,7 +87,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_plain(setup: Setup) -> None:
     """A plain call returns the text, with the usage, money and call id that the provider's own ledger holds."""
     async with setup(output_tokens=20) as (gateway, sim):
-        plan = gateway.plan(ASK)
+        plan = plan_on_first(gateway, ASK)
         result = await gateway.execute(plan, "call-1", 5)
         (row,) = sim.ledger.rows()
         usage = result.completion.usage
@@ -105,7 +106,7 @@ async def test_plain(setup: Setup) -> None:
 async def test_length(setup: Setup) -> None:
     """`max_tokens` reaches the provider, and an answer cut short by it says so."""
     async with setup(output_tokens=20) as (gateway, _):
-        result = await gateway.execute(gateway.plan(replace(ASK, max_tokens=5)), "c", 5)
+        result = await gateway.execute(plan_on_first(gateway, replace(ASK, max_tokens=5)), "c", 5)
         assert result.completion.stop_reason == "length"
         assert result.completion.usage.output_tokens == 5
 
@@ -113,7 +114,7 @@ async def test_length(setup: Setup) -> None:
 async def test_stream(setup: Setup) -> None:
     """A stream gives on the text in pieces, and ends with the same text, exact usage and the ledger's money."""
     async with setup(output_tokens=40) as (gateway, sim):
-        stream = gateway.stream(gateway.plan(replace(ASK, stream=True)), "call-2", 5)
+        stream = gateway.stream(plan_on_first(gateway, replace(ASK, stream=True)), "call-2", 5)
         pieces = [piece async for piece in stream]
         (row,) = sim.ledger.rows()
         result = stream.result
@@ -127,7 +128,7 @@ async def test_stream(setup: Setup) -> None:
 async def test_stream_chunk_by_chunk(setup: Setup) -> None:
     """Read by chunks, a stream gives the vendor's own bytes, the end of its events included, and the pieces in them."""
     async with setup(output_tokens=40) as (gateway, _):
-        plan = gateway.plan(replace(ASK, stream=True))
+        plan = plan_on_first(gateway, replace(ASK, stream=True))
         stream = gateway.stream(plan, "c", 5)
         raw, deltas = b"", []
         while (got := await stream.read()) is not None:
@@ -146,8 +147,8 @@ async def test_tools(setup: Setup, kind: str) -> None:
     choice: Any = "required" if kind == "openai" else {"type": "any"}
     asked = replace(ASK, tools=[WEATHER], extra={"tool_choice": choice})
     async with setup() as (gateway, sim):
-        whole = (await gateway.execute(gateway.plan(asked), "c", 5)).completion
-        stream = gateway.stream(gateway.plan(replace(asked, stream=True)), "d", 5)
+        whole = (await gateway.execute(plan_on_first(gateway, asked), "c", 5)).completion
+        stream = gateway.stream(plan_on_first(gateway, replace(asked, stream=True)), "d", 5)
         assert [piece async for piece in stream] == []
         for completion in (whole, stream.result.completion):
             (call,) = completion.tool_calls
@@ -160,7 +161,9 @@ async def test_tools(setup: Setup, kind: str) -> None:
             "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
         }
         back = {"role": "tool", "tool_call_id": "t1", "content": "sunny"}
-        result = await gateway.execute(gateway.plan(replace(ASK, messages=[*ASK.messages, called, back])), "e", 5)
+        result = await gateway.execute(
+            plan_on_first(gateway, replace(ASK, messages=[*ASK.messages, called, back])), "e", 5
+        )
         assert result.completion.text
         assert [row.status for row in sim.ledger.rows()] == [200, 200, 200]
 
@@ -170,8 +173,8 @@ async def test_structured_output(setup: Setup, schema: dict[str, Any]) -> None:
     """With a schema the text is JSON that fits it, whole and streamed, also where its root is no object."""
     async with setup() as (gateway, _):
         asked = replace(ASK, schema=schema)
-        whole = (await gateway.execute(gateway.plan(asked), "c", 5)).completion
-        stream = gateway.stream(gateway.plan(replace(asked, stream=True)), "d", 5)
+        whole = (await gateway.execute(plan_on_first(gateway, asked), "c", 5)).completion
+        stream = gateway.stream(plan_on_first(gateway, replace(asked, stream=True)), "d", 5)
         assert [piece async for piece in stream]
         for completion in (whole, stream.result.completion):
             answer = json.loads(completion.text)
@@ -182,9 +185,9 @@ async def test_structured_output(setup: Setup, schema: dict[str, Any]) -> None:
 async def test_rate_limited(setup: Setup) -> None:
     """A 429 is `rate_limited`, carries the vendor's wait to the millisecond, and is not billed."""
     async with setup(rpm=60, bucket_s=1) as (gateway, sim):
-        await gateway.execute(gateway.plan(ASK), "a", 5)
+        await gateway.execute(plan_on_first(gateway, ASK), "a", 5)
         with pytest.raises(LlmError) as caught:
-            await gateway.execute(gateway.plan(ASK), "b", 5)
+            await gateway.execute(plan_on_first(gateway, ASK), "b", 5)
         error = caught.value
         assert (error.code, error.status, error.final, error.billed) == ("rate_limited", 429, False, False)
         assert error.route == "one"
@@ -216,7 +219,7 @@ async def _exhaust(stream: CallStream) -> None:
 
 
 async def _make(gateway: Gateway, call_id: str, streamed: bool, timeout_s: float) -> None:
-    plan = gateway.plan(replace(ASK, stream=streamed))
+    plan = plan_on_first(gateway, replace(ASK, stream=streamed))
     if streamed:
         await _exhaust(gateway.stream(plan, call_id, timeout_s))
     else:
@@ -238,7 +241,7 @@ async def test_timeouts(setup: Setup, streamed: bool) -> None:
 async def test_total_timeout_of_a_stream(setup: Setup) -> None:
     """A stream that began in time but drags on fails with `timeout_total`, its usage estimated."""
     async with setup(output_tokens=40, tokens_per_s=10) as (gateway, _):
-        stream = gateway.stream(gateway.plan(replace(ASK, stream=True)), "c", 0.4)
+        stream = gateway.stream(plan_on_first(gateway, replace(ASK, stream=True)), "c", 0.4)
         assert await anext(stream)
         with pytest.raises(LlmError) as caught:
             await _exhaust(stream)
@@ -252,7 +255,7 @@ async def test_total_timeout_of_a_stream(setup: Setup) -> None:
 async def test_cancelled(setup: Setup) -> None:
     """A cancelled call ends its request at once: the provider sees the caller leave, long before any timeout."""
     async with setup(latency_s=5.0) as (gateway, sim):
-        task = asyncio.ensure_future(gateway.execute(gateway.plan(ASK), "gone", 60))
+        task = asyncio.ensure_future(gateway.execute(plan_on_first(gateway, ASK), "gone", 60))
         await until(lambda: sim.ledger.totals().in_flight == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -264,7 +267,7 @@ async def test_cancelled(setup: Setup) -> None:
 async def test_stream_closed_early(setup: Setup) -> None:
     """Closing a stream closes the upstream connection; its result holds what came, the usage marked as estimated."""
     async with setup(output_tokens=45, tokens_per_s=20) as (gateway, sim):
-        async with gateway.stream(gateway.plan(replace(ASK, stream=True)), "half", 30) as stream:
+        async with gateway.stream(plan_on_first(gateway, replace(ASK, stream=True)), "half", 30) as stream:
             first = await anext(stream)
         assert stream.result.completion.text.startswith(first)
         assert stream.result.completion.usage.estimated
@@ -278,7 +281,7 @@ async def test_refused_request(setup: Setup) -> None:
     """A 4xx is final and repeats the vendor's words."""
     async with setup() as (gateway, sim):
         # The plan is right; only what is sent no longer is.
-        plan = structs.replace(gateway.plan(ASK), body=b'{"model":"m","messages":[],"max_tokens":5}')
+        plan = structs.replace(plan_on_first(gateway, ASK), body=b'{"model":"m","messages":[],"max_tokens":5}')
         with pytest.raises(LlmError, match="message") as caught:
             await gateway.execute(plan, "c", 5)
         assert (caught.value.code, caught.value.status, caught.value.final) == ("refused", 400, True)
@@ -293,7 +296,7 @@ async def test_nobody_there(kind: str) -> None:
         gateway = gateway_to(kind, f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
         await gateway.start()
         with pytest.raises(LlmError) as caught:
-            await gateway.execute(gateway.plan(ASK), "c", 5)
+            await gateway.execute(plan_on_first(gateway, ASK), "c", 5)
         await gateway.stop()
     assert (caught.value.code, caught.value.billed) == ("connection", False)
 
@@ -311,7 +314,7 @@ async def test_connect_timeout(kind: str) -> None:
         gateway = gateway_to(kind, f"http://127.0.0.1:{listener.getsockname()[1]}", options)
         await gateway.start()
         with pytest.raises(LlmError) as caught:
-            await gateway.execute(gateway.plan(ASK), "c", 5)
+            await gateway.execute(plan_on_first(gateway, ASK), "c", 5)
         await gateway.stop()
         for one in fill:
             one.close()
@@ -322,7 +325,7 @@ async def test_pool_is_bounded(setup: Setup) -> None:
     """No more calls than `connections_max` are at the provider at once, and freed connections are used again."""
     options = GatewayOptions(transport=TransportOptions(connections_max=2))
     async with setup(options, latency_s=0.05) as (gateway, sim):
-        plan = gateway.plan(ASK)
+        plan = plan_on_first(gateway, ASK)
         calls = [asyncio.ensure_future(gateway.execute(plan, f"c{n}", 5)) for n in range(6)]
         most = 0
         while not all(call.done() for call in calls):
@@ -331,7 +334,7 @@ async def test_pool_is_bounded(setup: Setup) -> None:
         await asyncio.gather(*calls)
         assert most <= 2
         for _ in range(3):
-            stream = gateway.stream(gateway.plan(replace(ASK, stream=True)), "s", 5)
+            stream = gateway.stream(plan_on_first(gateway, replace(ASK, stream=True)), "s", 5)
             await anext(stream)
             await stream.aclose()
         await gateway.execute(plan, "last", 5)
@@ -342,5 +345,5 @@ async def test_answer_too_large(setup: Setup) -> None:
     options = GatewayOptions(transport=TransportOptions(body_bytes_max=1000))
     async with setup(options, output_tokens=5000) as (gateway, _):
         with pytest.raises(LlmError, match="larger") as caught:
-            await gateway.execute(gateway.plan(replace(ASK, max_tokens=5000)), "c", 5)
+            await gateway.execute(plan_on_first(gateway, replace(ASK, max_tokens=5000)), "c", 5)
         assert (caught.value.code, caught.value.billed) == ("bad_response", True)

@@ -125,8 +125,10 @@ class LlmError(TollwayError):
     """A call to a provider failed.
 
     `code` is a short stable word (`timeout_connect`, `timeout_first_byte`, `timeout_total`, `rate_limited`,
-    `provider_5xx`, `bad_response`, `refused`, `unknown_tier`, `no_route`, `connection`); `retry_after_s` is the
-    vendor's wish, if any; `final` says that asking again cannot help.
+    `provider_5xx`, `bad_response`, `refused`, `unknown_tier`, `no_route`, `connection`, `timeout_step`, `no_capacity`,
+    `breaker_open`, `retry_budget`, `too_large`); `retry_after_s` is the vendor's wish or ours, if any; `final` says
+    that asking again cannot help, `parks` that nothing was asked and capacity comes later; `field` is the part of the
+    request at fault, where one is.
 
     `billed` says that the vendor may have charged for the call all the same. `cost_nano` is then the exact charge, to
     be settled, or None where nobody knows it and the reservation stands as `unknown`.
@@ -148,9 +150,16 @@ class LlmError(TollwayError):
         self.status = status
         self.retry_after_s = retry_after_s
         self.final = final
+        self.parks = False
+        self.field: str | None = None
         self.billed = False
         self.usage: Usage | None = None
         self.cost_nano: int | None = None
+
+    def later(self) -> Self:
+        """The same error of a request that was not sent, since capacity comes later: a run parks until then."""
+        self.parks = True
+        return self
 
     def charged(self, usage: Usage | None = None, cost_nano: int | None = None) -> Self:
         """The same error of a call that the vendor may have charged for."""

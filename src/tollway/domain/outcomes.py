@@ -28,6 +28,15 @@ class RetryAt:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """No provider had capacity for the run's next call: it gives up its slot for `delay_s`, and loses no attempt."""
+
+    delay_s: float
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dead:
     """Attempts exhausted or poison: a dead letter."""
 
@@ -58,4 +67,4 @@ class Abandoned:
     """The claim was lost; there is nothing left to write."""
 
 
-Outcome = Succeeded | Failed | RetryAt | Dead | Cancelled | Expired | HandedBack | Abandoned
+Outcome = Succeeded | Failed | RetryAt | Dead | Cancelled | Expired | HandedBack | Parked | Abandoned

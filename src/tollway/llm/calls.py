@@ -23,24 +23,12 @@ class Served:
     wire: Wire
     transport: Transport
 
-    @property
-    def tier(self) -> str:
-        """The tier it serves."""
-        return self.route.tier
-
-    @property
-    def priority(self) -> int:
-        """Lower is asked first."""
-        return self.route.priority
-
-    @property
-    def weight(self) -> float:
-        """Its share among equals."""
-        return self.route.weight
-
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
-    """A call on a route, its money counted at the worst case; nothing is sent yet. `price` holds to its settlement."""
+    """A call on a route, its money counted at the worst case; nothing is sent yet. `price` holds to its settlement.
+
+    `instead_of` is the route that should have served the call, and the code of why it did not.
+    """
 
     request: LlmRequest
     served: Served
@@ -48,6 +36,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     price: ModelPrice
     input_tokens: int
     reserve_nano: int
+    instead_of: tuple[str, str] | None = None
 
     @property
     def route(self) -> str:
@@ -63,6 +52,10 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     def model(self) -> str:
         """The model asked for."""
         return self.served.route.model
+
+    def standing_in(self, route: str, code: str) -> "Plan":
+        """The same call, made because another route could not serve it."""
+        return msgspec.structs.replace(self, instead_of=(route, code))
 
     def result(self, completion: Completion, latency_s: float) -> "CallResult":
         """The whole call. Raises LlmError, with what it cost, where the model refused to answer."""
@@ -85,7 +78,11 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 
 class CallResult(msgspec.Struct, frozen=True, gc=False):
-    """An answer and its price. Where `completion.usage` is estimated, so is `cost_nano`."""
+    """An answer and its price. Where `completion.usage` is estimated, so is `cost_nano`.
+
+    An answer without a call is `cached`: `exact` (kept from an earlier call) or `flight` (another's call, made at the
+    same time); it costs nothing and saved `saved_nano`. `degraded` names the rungs it stood on, such as `fallback`.
+    """
 
     completion: Completion
     cost_nano: int
@@ -93,6 +90,13 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
     provider: str
     model: str
     latency_s: float
+    cached: str = ""
+    saved_nano: int = 0
+    degraded: tuple[str, ...] = ()
+
+    def standing_on(self, rung: str) -> "CallResult":
+        """The same answer, one rung lower."""
+        return msgspec.structs.replace(self, degraded=(*self.degraded, rung))
 
 
 def failure(status: int, body: bytes, retry_after_s: float | None) -> LlmError:

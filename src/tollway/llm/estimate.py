@@ -16,8 +16,11 @@ PER_ATTACHMENT = 2000
 
 
 def input_tokens(request: LlmRequest) -> int:
-    """The estimate for messages, tools, schema and extra fields together. Tokens, at least 1."""
-    total = PER_REQUEST
+    """The estimate for messages, tools, schema and extra fields together. Tokens, at least 1.
+
+    Raises AttributeError or TypeError for messages that are not in the chat form.
+    """
+    total = PER_REQUEST + sum(text_tokens(text) for text in request.inputs)
     for message in request.messages:
         content = message.get("content")
         total += PER_MESSAGE

@@ -1,23 +1,20 @@
-"""The one way to a model: plan a call on a route, then make it, whole or streamed.
+"""The way to the providers: plan a call on a route, then make it, whole or streamed.
 
-A call is exactly one HTTP request: who asks again, and when, is the run's policy alone. Capacity leases, breakers,
-fallback and caches belong between `plan` and `execute`; a plan is made anew for each hop.
+A call is exactly one HTTP request. Which route, and what guards it, is the governor's; each hop has a plan of its own.
 """
 
 import os
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tollway.config import Provider, Route
+from tollway.config import Provider, Route, Tier
 from tollway.domain.clock import AnchoredClock, Clock
 from tollway.domain.errors import ConfigError, LlmError
 from tollway.domain.llm import LlmRequest
-from tollway.llm import estimate
 from tollway.llm.calls import CallResult, Plan, Served, failure
 from tollway.llm.providers import wire_of
-from tollway.llm.providers.wire import Wire, refused
+from tollway.llm.providers.wire import Wire
 from tollway.llm.streams import CallStream
 from tollway.llm.tiers import Tiers
 from tollway.llm.transport import Transport, TransportOptions
@@ -36,8 +33,8 @@ class GatewayOptions:
     first_byte_timeout_s: float | None = None
     stream_first_byte_timeout_s: float = 60.0
     clock: Clock = field(default_factory=AnchoredClock)
-    chance: Callable[[], float] = random.random
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
 
 
 class Gateway:
@@ -51,7 +48,7 @@ class Gateway:
         self._options = options
         self._lines: dict[str, tuple[Provider, Wire, Transport]] = {}
         served = [self._serve(route, providers) for route in routes]
-        self._tiers: Tiers[Served] = Tiers(served)
+        self._tiers: Tiers[Served] = Tiers(served, options.tiers)
 
     async def start(self) -> None:
         """Make the connection pools."""
@@ -63,25 +60,18 @@ class Gateway:
         for _, _, transport in self._lines.values():
             await transport.stop()
 
-    def plan(self, request: LlmRequest) -> Plan:
-        """Choose a route and count the money at its worst case: the estimated input and all of `max_tokens`.
+    @property
+    def tiers(self) -> Tiers[Served]:
+        """What is served, by tier and by model."""
+        return self._tiers
 
-        Raises a final LlmError: `no_route` without any route, `unknown_tier`, `refused` for a request that cannot be
-        sent.
+    def plan(self, request: LlmRequest, served: Served, input_tokens: int) -> Plan:
+        """A call on a route, its money at the worst case: the estimated input and all of `max_tokens`.
+
+        Raises a final LlmError `refused` for a request that cannot be sent.
         """
-        served = self._tiers.pick(request.tier, self._options.chance())
-        if served is None:
-            raise self._unserved(request.tier)
         route = served.route
-        if not request.messages:
-            raise refused("the request has no messages")
-        if request.max_tokens < 1:
-            raise refused(f"max_tokens must be at least 1, not {request.max_tokens}")
         body = served.wire.encode(request, route.model)
-        try:
-            input_tokens = estimate.input_tokens(request)
-        except (AttributeError, TypeError) as error:
-            raise refused(f"the messages are not in the chat form: {error}") from None
         price = self._prices.price(route.provider, served.provider_kind, route.model, self._options.clock.now())
         caches = served.wire.cache_mark in body
         reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
@@ -127,9 +117,3 @@ class Gateway:
         provider, wire, transport = line
         self._prices.price(route.provider, provider.kind, route.model, self._options.clock.now())
         return Served(route, provider.kind, wire, transport)
-
-    def _unserved(self, tier: str) -> LlmError:
-        names = self._tiers.names
-        if not names:
-            return LlmError("no_route", "no route is configured: add [[routes]]", final=True)
-        return LlmError("unknown_tier", f"no route serves the tier {tier!r}; there are {', '.join(names)}", final=True)

@@ -1,53 +1,80 @@
-"""Which route serves a tier: the lowest priority number, and within it by weight. Pure: chance is an argument."""
+"""Which routes serve a tier or a model, in which order: by priority, provisioned capacity first, then by weight.
 
-from collections.abc import Iterable
-from itertools import accumulate
+Pure: chance is an argument. The tiers a tier falls back to come after all of its own routes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from tollway.config import Route, Tier
 
 
 class Choosable(Protocol):
-    """What is asked of a route."""
+    """What is asked of a way to serve."""
 
     @property
-    def tier(self) -> str:
-        """The tier it serves."""
-
-    @property
-    def priority(self) -> int:
-        """Lower is asked first."""
-
-    @property
-    def weight(self) -> float:
-        """Its share among equals, above 0."""
+    def route(self) -> Route:
+        """The route as configured."""
 
 
 R = TypeVar("R", bound=Choosable)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[R]):
+    """Routes that are asked alike. `spills`: the next group is on-demand capacity for the same, so none waits here."""
+
+    tier: str
+    routes: tuple[R, ...]
+    spills: bool
 
 
 class Tiers(Generic[R]):
-    """The routes by tier, made once."""
+    """The routes by what may be asked for, made once: a tier, a model, or `provider/model`."""
 
-    def __init__(self, routes: Iterable[R]) -> None:
-        by_tier: dict[str, dict[int, list[R]]] = {}
-        for route in routes:
-            by_tier.setdefault(route.tier, {}).setdefault(route.priority, []).append(route)
-        self._groups = {
-            tier: tuple(groups[priority] for priority in sorted(groups)) for tier, groups in by_tier.items()
-        }
+    def __init__(self, routes: Iterable[R], tiers: Mapping[str, Tier] | None = None) -> None:
+        routes = tuple(routes)
+        own: dict[str, list[R]] = {}
+        models: dict[str, list[R]] = {}
+        for one in routes:
+            own.setdefault(one.route.tier, []).append(one)
+            models.setdefault(one.route.model, []).append(one)
+            models.setdefault(f"{one.route.provider}/{one.route.model}", []).append(one)
+        self.names = tuple(own)
+        self.models = tuple(dict.fromkeys(one.route.model for one in routes))
+        fallbacks = {name: tier.fallback for name, tier in (tiers or {}).items()}
+        self._groups = {name: _grouped(served) for name, served in models.items()}
+        for name in own:
+            served = (name, *fallbacks.get(name, ()))
+            self._groups[name] = tuple(group for tier in served for group in _grouped(own.get(tier, ())))
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tiers that some route serves."""
-        return tuple(self._groups)
+    def groups(self, name: str) -> tuple[Group[R], ...]:
+        """The routes of a tier or model, in the order in which they are asked; none for what nobody serves."""
+        return self._groups.get(name, ())
 
-    def pick(self, tier: str, chance: float) -> R | None:
-        """The route to take, `chance` being in [0, 1); None for a tier nobody serves."""
-        groups = self._groups.get(tier)
-        if groups is None:
-            return None
-        first = groups[0]
-        if len(first) == 1:
-            return first[0]
-        marks = list(accumulate(route.weight for route in first))
-        drawn = chance * marks[-1]
-        return next((route for route, mark in zip(first, marks, strict=True) if drawn < mark), first[-1])
+
+def in_order(routes: Sequence[T], weights: Sequence[float], chance: Callable[[], float]) -> list[T]:
+    """The routes in a random order in which each comes first in proportion to its weight. `chance` is in [0, 1)."""
+    left = list(zip(routes, weights, strict=True))
+    drawn: list[T] = []
+    while len(left) > 1:
+        mark = chance() * sum(weight for _, weight in left)
+        index = 0
+        while index < len(left) - 1 and mark >= left[index][1]:
+            mark -= left[index][1]
+            index += 1
+        drawn.append(left.pop(index)[0])
+    return [*drawn, *(one for one, _ in left)]
+
+
+def _grouped(routes: Sequence[R]) -> tuple[Group[R], ...]:
+    by_rank: dict[tuple[int, bool], list[R]] = {}
+    for one in routes:
+        by_rank.setdefault((one.route.priority, one.route.capacity != "provisioned"), []).append(one)
+    ranks = sorted(by_rank)
+    return tuple(
+        Group(by_rank[rank][0].route.tier, tuple(by_rank[rank]), spills=(rank[0], not rank[1]) in ranks[place + 1 :])
+        for place, rank in enumerate(ranks)
+    )

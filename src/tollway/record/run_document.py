@@ -18,6 +18,8 @@ RunRow = Sequence[Any]
 LIVE_STATE_NAMES = ("queued", "running", "waiting", "parked")
 """What `queue.state` means."""
 
+PARKED = LIVE_STATE_NAMES.index("parked")
+
 PLACE_PER_S = 1_000_000
 """`queue.place` is database time in microseconds since the epoch."""
 
@@ -63,7 +65,7 @@ def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
     if state is None:
         state = LIVE_STATE_NAMES[live_state or 0]
         if gate is not None or (tenant_paused and not live_state):
-            blocked = blocked_json(gate, place, tenant)
+            blocked = blocked_json(gate, place, tenant, parked=live_state == PARKED)
     return _RUN % (
         text.encode(),
         _json(tenant),
@@ -95,13 +97,13 @@ def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
     )
 
 
-def blocked_json(gate: str | None, place: int | None, tenant: str) -> bytes:
-    """Why a queued run may not be claimed: its own gate, else its paused tenant."""
+def blocked_json(gate: str | None, place: int | None, tenant: str, *, parked: bool = False) -> bytes:
+    """Why a run may not be claimed: its own gate, else its paused tenant. A parked one waits for capacity."""
     if gate is None:
         return _json({"reason": "tenant", "key": tenant, "until": None})
     reason, _, key = gate.partition(":")
     until = rfc3339_epoch(place / PLACE_PER_S) if reason == "time" and place is not None else None
-    return _json({"reason": reason, "key": key or None, "until": until})
+    return _json({"reason": "capacity" if parked and reason == "time" else reason, "key": key or None, "until": until})
 
 
 def run_is_final(row: RunRow) -> bool:

@@ -46,7 +46,7 @@ class Upkeep:
 
     async def open_gates(self) -> list[str]:
         """Open what is due; returns the lanes with news."""
-        return [row["lane"] for row in await self._database.rows("open_due", DUE_MAX)]
+        return [row["lane"] for row in await self._database.rows("open_due", DUE_MAX, str(self._keeper_id))]
 
     async def expire(self) -> list[UUID]:
         """End what no worker holds and whose time is over."""

@@ -13,6 +13,7 @@ from tollway.domain.outcomes import (
     Failed,
     HandedBack,
     Outcome,
+    Parked,
     RetryAt,
     Succeeded,
 )
@@ -52,6 +53,9 @@ async def _write(execution: Execution, outcome: Outcome) -> None:
             due = journal.moment() + timedelta(seconds=delay_s)
             data = _why(code, message, reason="error", delay_s=round(delay_s, 3))
             await journal.leave("retried", data, due, errors=1)
+        case Parked(delay_s, code, message):
+            due = journal.moment() + timedelta(seconds=delay_s)
+            await journal.leave("parked", _why(code, message, delay_s=round(delay_s, 3)), due, errors=0)
         case HandedBack():
             await journal.leave("handed_back", attempt, None, errors=0)
         case Abandoned():

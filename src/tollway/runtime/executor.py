@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, LlmError, Reject, Retry, StepUnknown
-from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack, Outcome, RetryAt, Succeeded
+from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack, Outcome, Parked, RetryAt, Succeeded
 from tollway.domain.texts import storable
 from tollway.record.claims import Claim
 from tollway.runtime.backoff import retry_delay_s
@@ -45,6 +45,7 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
         self._stopped_as: Outcome | None = None
         self._told: asyncio.Future[None] = services.loop.create_future()
+        journal.on_park = self.stop
 
     async def run(self) -> Outcome:
         """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""
@@ -66,13 +67,14 @@ class Execution:
         await self._watch(self._task, timeout_s)
         await self._close_streams()
         task, self._task = self._task, None
+        self.journal.on_park = None  # or the two would keep each other alive until the collector looks
         return self._told_to_stop() or self._verdict(task)
 
     def stop(self, outcome: Outcome) -> None:
-        """End the attempt with this outcome: cancelled, handed back, or given up as lost."""
+        """End the attempt with this outcome: cancelled, parked, handed back, or given up as lost."""
         if self._stopped_as is None:
             self._stopped_as = outcome
-            self.journal.hands_off = isinstance(outcome, HandedBack | Abandoned)
+            self.journal.hands_off = isinstance(outcome, HandedBack | Parked | Abandoned)
             self._tell()
             if self._task is not None:
                 self._task.cancel()

@@ -18,14 +18,17 @@ from uuid import UUID
 import msgspec
 
 from tollway.domain.clock import Clock
-from tollway.domain.errors import Fenced, JournalMismatch, TollwayError
+from tollway.domain.errors import Fenced, JournalMismatch, LlmError, TollwayError
 from tollway.domain.llm import Usage
+from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
 from tollway.telemetry.metrics import Metrics
 
+PARK_MIN_S = 0.25
+PARK_MAX_S = 3600.0
 _encode = msgspec.json.Encoder().encode
 
 
@@ -122,6 +125,8 @@ class RunJournal:
         self.fenced: Fenced | None = None
         self.mismatch: JournalMismatch | None = None
         self.hands_off = False
+        self.on_park: Callable[[Parked], None] | None = None
+        self.degraded: list[str] = []
         self.open_streams: list[Closable] = []
         self.reserved_nano = 0
         self.spent_nano = 0
@@ -183,6 +188,26 @@ class RunJournal:
             n = step.recorded["n"]
             if n in self._open_steps:
                 self._note_unknown(write, self._open_steps[n], at)
+        return n, self._intend(write, n, step, call_id, reserved_nano, route, at)
+
+    async def intend_again(
+        self, n: int, step: Step, call_id: UUID, reserved_nano: int, route: str | None
+    ) -> "asyncio.Future[bool]":
+        """Write the intent of a further call of a step whose last one has its outcome. Raises Fenced."""
+        while self._pending is not None and any(outcome.n == n for outcome in self._pending.outcomes):
+            await self._kick_with_ack()  # an intent cannot share a write with an outcome of its own step
+        return self._intend(self._open(), n, step, call_id, reserved_nano, route, self.moment())
+
+    def _intend(
+        self,
+        write: RunWrite,
+        n: int,
+        step: Step,
+        call_id: UUID,
+        reserved_nano: int,
+        route: str | None,
+        at: datetime,
+    ) -> "asyncio.Future[bool]":
         self._open_steps[n] = _OpenStep(n, step.kind, call_id, reserved_nano, route, begun=False)
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
@@ -192,11 +217,29 @@ class RunJournal:
             f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{_text(step.name)},"call_id":"{call_id}"}}',
             at,
         )
-        return n, self._kick_with_ack()
+        return self._kick_with_ack()
 
     def begin(self, n: int) -> None:
         """The deed of a durable intent begins: from here on only its outcome can tell what became of it."""
         self._open_steps[n].begun = True
+
+    async def stand_by(self, error: LlmError) -> None:
+        """No capacity for a step: the run parks until there may be some, unless other calls of it are under way.
+
+        Returns after a moment in that case, to be asked again; else never, for the attempt ends.
+        """
+        wait_s = min(max(error.retry_after_s or 1.0, PARK_MIN_S), PARK_MAX_S)
+        if self.on_park is None or any(step.begun for step in self._open_steps.values()):
+            await asyncio.sleep(min(wait_s, 1.0))
+            return
+        self.on_park(Parked(wait_s, error.code, str(error)))
+        await asyncio.Future()
+
+    def stood_on(self, rungs: Sequence[str]) -> None:
+        """Remember the rungs of degradation that an answer of this run stood on."""
+        for rung in rungs:
+            if rung not in self.degraded:
+                self.degraded.append(rung)
 
     def give_up_unknown(self, step: Step) -> None:
         """Record that a step cut between intent and outcome will not be repeated, by its policy."""
@@ -235,7 +278,7 @@ class RunJournal:
         """End the run with all that is still unwritten. Raises Fenced."""
         write = await self._close()
         write.facts.append(final)
-        await self._writer.endings.put(Ending(write=write, ended_at=final.at, **ending))
+        await self._writer.endings.put(Ending(write=write, ended_at=final.at, degraded=tuple(self.degraded), **ending))
 
     async def leave(self, kind: str, data: str | None, due: datetime | None, errors: int) -> None:
         """Give the run back to the queue. Raises Fenced."""

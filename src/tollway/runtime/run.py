@@ -14,7 +14,8 @@ from tollway.domain.llm import ToolCall, Usage
 from tollway.domain.money import usd
 from tollway.runtime.adapters import parse
 from tollway.runtime.journal import RunJournal, Scope, scope_now
-from tollway.runtime.steps import Ask, LlmSteps, Recorded, StreamedStep
+from tollway.runtime.step_books import Recorded
+from tollway.runtime.steps import Ask, LlmSteps, StreamedStep
 from tollway.runtime.tasks import TaskSteps
 
 Value = TypeVar("Value")
@@ -104,7 +105,8 @@ class Run:
     ) -> Coroutine[Any, Any, Reply]:
         """Ask a model: a prompt, or messages in the OpenAI chat form. Await it for the `Reply`.
 
-        `returns` is a type the answer must fit (`reply.parsed`), `timeout` seconds for the call. Raises LlmError.
+        `returns` is a type the answer must fit (`reply.parsed`); `timeout` is seconds for all of it, waiting and
+        further routes included. Raises LlmError.
         """
         ask = Ask(name, tier or self._tier, prompt, returns, tools, max_tokens, temperature, cache, timeout)
         asked = self._services.llm.ask(self._journal, ask)
@@ -221,4 +223,6 @@ def reply_from(recorded: Recorded, parsed: Any) -> Reply:
         recorded.usage,
         usd(recorded.cost_nano),
         recorded.route,
+        bool(recorded.cached),
+        recorded.degraded,
     )

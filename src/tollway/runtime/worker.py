@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, RetryAt
+from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.claims import Claim, Claims
 from tollway.record.database import Database
@@ -39,7 +39,7 @@ TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
 WAIT_WEIGHT = 0.1
 NANO_PER_BUSY_SECOND = 1_000_000
-_RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Abandoned: "lost"}
+_RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Worker:
     def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
         news = self._services.broadcast
         news.publish("run", str(claim.run_id))
-        if isinstance(outcome, RetryAt):
+        if isinstance(outcome, RetryAt | Parked):
             news.publish("due", "")
         elif claim.hooked:
             news.publish("webhook", "")

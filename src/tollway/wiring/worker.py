@@ -16,6 +16,8 @@ from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.llm.governor import Governor, GovernorOptions
+from tollway.llm.guards import Guards
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -155,15 +157,15 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
 
 def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     """The LLM path. Raises ConfigError for a route that could never be called."""
-    return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
+    options = GatewayOptions(clock=clock, tiers=settings.tiers)
+    return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
 
 
 def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, claims: Claims) -> Worker:
     settings = parts.settings
+    governor = Governor(gateway, Guards(), parts.metrics, GovernorOptions(settings.llm, parts.clock))
     runs = RunServices(
-        LlmSteps(
-            gateway, parts.ids, LlmDefaults(settings.llm.max_tokens_default, settings.llm.timeout_s), parts.metrics
-        ),
+        LlmSteps(governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
         TaskSteps(parts.ids, parts.metrics),
         WatchedTokens(parts.broadcast),
         random.random,

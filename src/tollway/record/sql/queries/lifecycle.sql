@@ -1,5 +1,6 @@
 -- name: requeue_runs
--- Gives held runs back to the queue under their fence: after an error (with a delay), or when their worker is stopping.
+-- Gives held runs back to the queue under their fence: after an error (with a delay), parked (with a delay too, and so shown),
+-- or when their worker is stopping.
 -- `due` is null for at once, and a run that somebody wants cancelled does not wait; `errors` counts attempts that ended in an
 -- error; a run that lost two workers goes on waiting for a process of its own. Returns the runs given back.
 with leaving as materialized (
@@ -7,7 +8,8 @@ with leaving as materialized (
         as l (run_id, fence, seq, due, errors, type, data, actor_kind)
 ), held as (
     update queue q
-    set state = 0, worker = null, next_seq = q.next_seq + 1, errors = q.errors + l.errors,
+    set state = case when l.type = 'parked' and q.cancelled_by is null then 3 else 0 end, worker = null,
+        next_seq = q.next_seq + 1, errors = q.errors + l.errors,
         gate = case when q.cancelled_by is not null then null when l.due is not null then 'time' when q.lost >= 2 then 'alone' end,
         place = case when l.due is null or q.cancelled_by is not null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
         expires_at = r.deadline_at
@@ -29,13 +31,20 @@ with leaving as materialized (
 select h.run_id from held h left join entered on true;
 
 -- name: open_due
--- Opens the gate of runs whose time has come. Returns their lanes and how many they were.
+-- Opens the gate of runs whose time has come; a parked one is queued again, and its history says so ($2 is who opens).
+-- Returns their lanes and how many they were.
 with due as materialized (
-    select run_id from queue where gate = 'time' and place <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
+    select run_id, state from queue where gate = 'time' and place <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
     order by place limit $1 for update skip locked
 ), opened as (
-    update queue q set gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone' end from due d where q.run_id = d.run_id
-    returning q.lane, q.class, q.tenant, q.place, q.gate
+    update queue q
+    set state = 0, gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone' end,
+        next_seq = q.next_seq + case d.state when 3 then 1 else 0 end
+    from due d where q.run_id = d.run_id
+    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, d.state as was
+), told as (
+    insert into event (run_id, seq, type, at, actor_kind, actor_id)
+    select o.run_id, o.next_seq - 1, 'resumed', clock_timestamp(), 'keeper', $2 from opened o where o.was = 3
 ), entered as materialized (
     select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
     from (

@@ -1,0 +1,119 @@
+"""Every LLM call of this process: placed on a route, accounted before and after, taken elsewhere when a route fails.
+
+    complete ─▶ hop ─▶ settled
+                │ ▲
+                └─┘ failed: the next route, until none is left or the time is over
+
+A hop is one call on one route, with a call id and money of its own.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from tollway.config import Llm
+from tollway.domain.clock import Clock
+from tollway.domain.errors import LlmError
+from tollway.domain.llm import Caller, LlmRequest
+from tollway.llm import estimate
+from tollway.llm.books import Books, Terms
+from tollway.llm.calls import CallResult
+from tollway.llm.gateway import Gateway
+from tollway.llm.guards import Guards
+from tollway.llm.hop import Hop, HopKit, indicts
+from tollway.llm.placing import Errand, Placer
+from tollway.llm.providers.wire import refused
+from tollway.llm.streaming import GovernedStream
+from tollway.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+_WORTH_S = 0.05
+_STAYS = frozenset(("timeout_step", "invalid_answer", "budget_exhausted"))
+
+Shift = Callable[[Caller, str], str]
+"""Which tier serves a caller's tier, as an operator shifted it."""
+
+
+def unshifted(_caller: Caller, tier: str) -> str:
+    """No tier is shifted."""
+    return tier
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorOptions:
+    """What a governor may be told beyond its guards."""
+
+    llm: Llm
+    clock: Clock
+    shift: Shift = unshifted
+    chance: Callable[[], float] = field(default=random.random)
+
+
+class Governor:
+    """Serves requests. Capacity, breakers and retry budgets are its guards' matter; money and outcomes its books'."""
+
+    def __init__(self, gateway: Gateway, guards: Guards, metrics: Metrics, options: GovernorOptions) -> None:
+        self._options = options
+        self._kit = HopKit(gateway, options.llm, options.clock, metrics)
+        self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
+
+    def check(self, request: LlmRequest, caller: Caller) -> None:
+        """Raise a final LlmError for a request that no route could ever serve. Nothing is held."""
+        self._placer.groups(self._errand(request, caller, Terms()))
+
+    async def complete(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult:
+        """The whole answer. Raises LlmError, and whatever the books forbid."""
+        errand = self._errand(request, caller, terms)
+        return await self._until_served(errand, books, self._call)
+
+    async def stream(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> GovernedStream:
+        """The answer as it comes, once its first piece is there; until then another route may take over."""
+        errand = self._errand(request, caller, terms)
+        return await self._until_served(errand, books, self._open)
+
+    async def _call(self, hop: Hop) -> CallResult:
+        with hop.accounted():
+            result = await self._kit.gateway.execute(hop.plan, str(hop.call_id), hop.timeout_s)
+        return hop.done(result)
+
+    async def _open(self, hop: Hop) -> GovernedStream:
+        stream = GovernedStream(hop, self._kit.gateway.stream(hop.plan, str(hop.call_id), hop.timeout_s))
+        await stream.open()
+        return stream
+
+    async def _until_served(self, errand: Errand, books: Books, serve: Callable[[Hop], Awaitable[T]]) -> T:
+        """One hop after another. A route that failed is not asked again for this request."""
+        while True:
+            placed = await self._placer.place(errand)
+            hop = Hop(self._kit, errand, placed, books)
+            await hop.begin()
+            try:
+                return await serve(hop)
+            except LlmError as error:
+                errand.failed[placed.way.name] = error
+                errand.providers.add(placed.way.provider)
+                if not self._goes_on(error, errand):
+                    raise
+
+    def _goes_on(self, error: LlmError, errand: Errand) -> bool:
+        """Whether another route may serve what this one could not."""
+        if error.code in _STAYS or (error.final and not indicts(error)):
+            return False
+        return errand.deadline - self._options.clock.monotonic() > _WORTH_S
+
+    def _errand(self, request: LlmRequest, caller: Caller, terms: Terms) -> Errand:
+        if not request.inputs:
+            if not request.messages:
+                raise refused("the request has no messages")
+            if request.max_tokens < 1:
+                raise refused(f"max_tokens must be at least 1, not {request.max_tokens}")
+        try:
+            input_tokens = estimate.input_tokens(request)
+        except (AttributeError, TypeError) as error:
+            raise refused(f"the messages are not in the chat form: {error}") from None
+        tier = self._options.shift(caller, request.tier)
+        if tier != request.tier:
+            request = replace(request, tier=tier)
+        deadline = self._options.clock.monotonic() + terms.timeout_s
+        return Errand(request, caller, input_tokens, deadline, terms.again)

@@ -1,0 +1,160 @@
+"""One call on one route, from its intent to its outcome: however it ends, its guards and its books hear of it once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from tollway import failpoints
+from tollway.config import Llm
+from tollway.domain.clock import Clock
+from tollway.domain.errors import LlmError
+from tollway.llm.books import Books
+from tollway.llm.calls import CallResult, Plan
+from tollway.llm.gateway import Gateway
+from tollway.llm.guards import Ticket
+from tollway.llm.placing import Errand, Placed
+from tollway.telemetry.metrics import Metrics
+
+FALLBACK = "fallback"
+_INDICTS = frozenset(
+    ("timeout_connect", "timeout_first_byte", "timeout_total", "connection", "provider_5xx", "bad_response")
+)
+_KEY_OR_ADDRESS = frozenset((401, 403, 404))
+
+
+@dataclass(frozen=True, slots=True)
+class HopKit:
+    """What every hop needs."""
+
+    gateway: Gateway
+    llm: Llm
+    clock: Clock
+    metrics: Metrics
+
+
+def indicts(error: LlmError) -> bool:
+    """Whether an error speaks against the route, rather than against the request or this moment's limits."""
+    return error.code in _INDICTS or error.status in _KEY_OR_ADDRESS
+
+
+class Hop:
+    """`begin`, then the call within `accounted`, then `done`; or `cut` when nobody waits for it any more."""
+
+    __slots__ = (
+        "_books",
+        "_errand",
+        "_kit",
+        "_over",
+        "_placed",
+        "_step_bound",
+        "_ticket",
+        "call_id",
+        "plan",
+        "timeout_s",
+    )
+
+    call_id: UUID
+    plan: Plan
+
+    def __init__(self, kit: HopKit, errand: Errand, placed: Placed, books: Books) -> None:
+        self._kit = kit
+        self._errand = errand
+        self._placed = placed
+        self._books = books
+        self._ticket: Ticket | None = None
+        self._over = False
+        self._step_bound = False
+        self.timeout_s = 0.0
+
+    async def begin(self) -> None:
+        """Plan the call and write its intent. Raises what forbids it; nothing is held then."""
+        placed, errand, kit = self._placed, self._errand, self._kit
+        try:
+            plan = kit.gateway.plan(errand.request, placed.way.served, errand.input_tokens)
+            if placed.instead_of is not None:
+                plan = plan.standing_in(*placed.instead_of)
+            self.plan = plan
+            self.call_id = await self._books.intend(plan)
+        except BaseException:
+            if placed.hold is not None:
+                placed.hold.release()
+            raise
+        now = kit.clock.monotonic()
+        left_s = errand.deadline - now
+        self._step_bound = left_s < kit.llm.timeout_s
+        self.timeout_s = max(0.001, min(left_s, kit.llm.timeout_s))
+        if placed.way.breaker is not None:
+            self._ticket = placed.way.breaker.begin(now)
+
+    @contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Whatever ends the call within before it is whole is written down."""
+        try:
+            yield
+        except LlmError as error:
+            if error.code == "timeout_total" and self._step_bound:
+                error.code = "timeout_step"
+            self._failed(error)
+            raise
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            self.cut()
+            raise
+
+    def done(self, result: CallResult) -> CallResult:
+        """The call came back whole. Raises LlmError when its asker cannot use the answer."""
+        if failpoints.armed:
+            failpoints.hit("call.after")
+        self._over = True
+        usage, placed = result.completion.usage, self._placed
+        if placed.hold is not None:
+            placed.hold.settle(usage.input_tokens, usage.output_tokens)
+        if self._ticket is not None and placed.way.breaker is not None:
+            placed.way.breaker.end(self._ticket, self._kit.clock.monotonic(), True, usage.output_tokens)
+        self._count(result)
+        if placed.instead_of is not None:
+            result = result.standing_on(FALLBACK)
+        self._books.settle(self.plan, self.call_id, result)
+        return result
+
+    def cut(self) -> None:
+        """Nobody waits for the call any more: it may be billed all the same. A second time is nothing."""
+        if self._over:
+            return
+        self._over = True
+        if self._placed.hold is not None:
+            self._placed.hold.failed()
+        if self._ticket is not None and self._placed.way.breaker is not None:
+            self._placed.way.breaker.drop(self._ticket)
+        self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
+        self._books.fail(self.plan, self.call_id, None)
+
+    def _failed(self, error: LlmError) -> None:
+        self._over = True
+        way, hold, now = self._placed.way, self._placed.hold, self._kit.clock.monotonic()
+        if hold is not None:
+            if error.status == 429 or (error.status is None and not error.billed):
+                hold.release()
+            elif error.usage is not None and not error.usage.estimated:
+                hold.settle(error.usage.input_tokens, error.usage.output_tokens)
+            else:
+                hold.failed()
+        if error.code == "rate_limited" and way.limiter is not None:
+            way.limiter.throttled(error.retry_after_s)
+        if self._ticket is not None and way.breaker is not None:
+            if indicts(error):
+                way.breaker.end(self._ticket, now, False, None)
+            else:
+                way.breaker.drop(self._ticket)
+        self._kit.metrics.llm_calls.add(self.plan.route, error.code)
+        self._books.fail(self.plan, self.call_id, error)
+
+    def _count(self, result: CallResult) -> None:
+        metrics, usage, route = self._kit.metrics, result.completion.usage, result.route
+        metrics.llm_calls.add(route, "ok")
+        metrics.llm_tokens.add(route, "input", by=usage.input_tokens)
+        metrics.llm_tokens.add(route, "output", by=usage.output_tokens)
+        metrics.llm_cost_nano.add(route, by=result.cost_nano)
+        metrics.llm_seconds.observe(result.latency_s, route)

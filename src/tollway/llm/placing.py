@@ -1,0 +1,268 @@
+"""Where a request goes: the first route in order that is open, fits, and has capacity, at once or after a fair wait.
+
+    groups of the tier, in order          for each route of a group, by weight and headroom
+    ─▶ fits its window? ─▶ breaker admits? ─▶ retry budget? ─▶ capacity at once ─▶ placed
+                                                              └─ else: wait here if the wait is short, or ask the next
+                                                                 group; in the end wait where it is shortest
+
+What no route can serve in time raises an LlmError whose `parks` is set: a run gives up its slot until `retry_after_s`.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tollway.config import Llm
+from tollway.domain.clock import Clock
+from tollway.domain.errors import LlmError
+from tollway.domain.llm import Caller, LlmRequest
+from tollway.llm.calls import Served
+from tollway.llm.guards import Breaker, Guards, Hold, Limiter
+from tollway.llm.tiers import Group, Tiers, in_order
+
+_SHARE_MIN = 0.02
+_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class Way:
+    """A route with what guards it; None where nothing does."""
+
+    served: Served
+    limiter: Limiter | None
+    breaker: Breaker | None
+
+    @property
+    def name(self) -> str:
+        """The route's name."""
+        return self.served.route.name
+
+    @property
+    def provider(self) -> str:
+        """The provider's name as configured."""
+        return self.served.route.provider
+
+
+@dataclass(slots=True)
+class Errand:
+    """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far."""
+
+    request: LlmRequest
+    caller: Caller
+    input_tokens: int
+    deadline: float
+    again: bool
+    failed: dict[str, LlmError] = field(default_factory=dict)
+    providers: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A route that may be called now. `instead_of` names the route that should have served, and why it did not."""
+
+    way: Way
+    hold: Hold | None
+    instead_of: tuple[str, str] | None
+
+
+@dataclass(slots=True)
+class _Search:
+    """One look over the routes: where a wait would help, and why the others cannot serve."""
+
+    waits: list[tuple[float, int, Way]] = field(default_factory=list)
+    shut: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+class Placer:
+    """Places requests. It keeps nothing of its own but the routes and their guards."""
+
+    def __init__(
+        self,
+        tiers: Tiers[Served],
+        guards: Guards,
+        options: Llm,
+        clock: Clock,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._tiers = tiers
+        self._guards = guards
+        self._options = options
+        self._clock = clock
+        self._chance = chance
+        self._ways: dict[str, Way] = {}
+
+    def way(self, served: Served) -> Way:
+        """The route with its guards, put together once."""
+        way = self._ways.get(served.route.name)
+        if way is None:
+            name = served.route.name
+            way = self._ways[name] = Way(served, self._guards.limiters.get(name), self._guards.breakers.get(name))
+        return way
+
+    def groups(self, errand: Errand) -> tuple[Group[Served], ...]:
+        """The groups of what is asked for, with the routes that the request fits. Raises a final LlmError."""
+        request = errand.request
+        groups = self._tiers.groups(request.tier)
+        if not groups:
+            raise self._unserved(request.tier)
+        if all(_fits(errand, served) is None for group in groups for served in group.routes):
+            return groups
+        fitting = tuple(
+            Group(group.tier, routes, group.spills)
+            for group in groups
+            if (routes := tuple(served for served in group.routes if _fits(errand, served) is None))
+        )
+        if not fitting:
+            raise _too_large(errand, [served for group in groups for served in group.routes])
+        return fitting
+
+    async def place(self, errand: Errand) -> Placed:
+        """The route to call, its capacity held. Raises LlmError when there is none in time."""
+        groups = self.groups(errand)
+        first = groups[0].routes[0].route.name
+        search = _Search()
+        for number, group in enumerate(groups):
+            placed = self._at_once(errand, group, search, number)
+            if placed is None and not group.spills and number < len(groups) - 1:
+                placed = await self._wait_here(errand, search, number)
+            if placed is not None:
+                way, hold = placed
+                return Placed(way, hold, self._reason(first, groups, number, search, errand))
+        return await self._wait_anywhere(errand, groups, search)
+
+    def _at_once(
+        self, errand: Errand, group: Group[Served], search: _Search, number: int
+    ) -> tuple[Way, Hold | None] | None:
+        now = self._clock.monotonic()
+        for way in self._ordered(group, errand):
+            barred = self._barred(way, errand, now)
+            if barred is not None:
+                search.shut[way.name] = barred
+                continue
+            if way.limiter is None:
+                self._count_repeat(way, errand, now)
+                return way, None
+            hold = way.limiter.try_take(errand.caller, errand.input_tokens, errand.request.max_tokens)
+            if hold is not None:
+                self._count_repeat(way, errand, now)
+                return way, hold
+            wait_s = way.limiter.wait_s(errand.caller, errand.input_tokens, errand.request.max_tokens)
+            search.shut[way.name] = ("no_capacity", wait_s)
+            search.waits.append((wait_s, number, way))
+        return None
+
+    def _ordered(self, group: Group[Served], errand: Errand) -> Iterator[Way]:
+        ways = [way for served in group.routes if (way := self.way(served)).name not in errand.failed]
+        if len(ways) < 2:
+            return iter(ways)
+        weights = [
+            way.served.route.weight * (1.0 if way.limiter is None else max(_SHARE_MIN, way.limiter.headroom))
+            for way in ways
+        ]
+        return iter(in_order(ways, weights, self._chance))
+
+    def _barred(self, way: Way, errand: Errand, now: float) -> tuple[str, float] | None:
+        """Why a route may not be called now, and for how many seconds."""
+        if way.breaker is not None and not way.breaker.admits(now, self._chance()):
+            opens_at = way.breaker.opens_at
+            return "breaker_open", _AGAIN_S if opens_at is None else max(0.0, opens_at - now)
+        if self._repeats(way, errand) and not self._guards.retries.may_repeat(way.provider, now):
+            return "retry_budget", _AGAIN_S
+        return None
+
+    def _repeats(self, way: Way, errand: Errand) -> bool:
+        return errand.again or way.provider in errand.providers
+
+    def _count_repeat(self, way: Way, errand: Errand, now: float) -> None:
+        if self._repeats(way, errand):
+            self._guards.retries.repeated(way.provider, now)
+        else:
+            self._guards.retries.first(way.provider, now)
+
+    async def _wait_here(self, errand: Errand, search: _Search, number: int) -> tuple[Way, Hold | None] | None:
+        """Wait a moment for capacity of this group, if that is all it takes, before the next group is asked."""
+        spill_s = self._options.spill_after_s
+        near = [(wait_s, way) for wait_s, at, way in search.waits if at == number and wait_s <= spill_s]
+        if not near:
+            return None
+        way = min(near, key=lambda one: one[0])[1]
+        now = self._clock.monotonic()
+        try:
+            return way, await self._take(way, errand, min(errand.deadline, now + spill_s))
+        except LlmError:
+            return None
+
+    async def _wait_anywhere(self, errand: Errand, groups: Sequence[Group[Served]], search: _Search) -> Placed:
+        """Wait where it is shortest, or say that it would be too long."""
+        now = self._clock.monotonic()
+        patience_s = min(errand.deadline - now, self._options.park_after_s)
+        if not search.waits:
+            raise self._shut(errand, search)
+        wait_s, number, way = min(search.waits, key=lambda one: one[:2])
+        if wait_s > patience_s:
+            raise _no_capacity(errand, wait_s)
+        hold = await self._take(way, errand, now + patience_s)
+        first = groups[0].routes[0].route.name
+        return Placed(way, hold, self._reason(first, groups, number, search, errand))
+
+    async def _take(self, way: Way, errand: Errand, deadline: float) -> Hold:
+        assert way.limiter is not None, "only what is limited is waited for"
+        hold = await way.limiter.take(errand.caller, errand.input_tokens, errand.request.max_tokens, deadline)
+        self._count_repeat(way, errand, self._clock.monotonic())
+        return hold
+
+    def _reason(
+        self, first: str, groups: Sequence[Group[Served]], number: int, search: _Search, errand: Errand
+    ) -> tuple[str, str] | None:
+        """Which route should have served, and why it did not; None when the first in rank did, spill-over included."""
+        if number == 0 or (groups[number].tier == groups[0].tier and all(group.spills for group in groups[:number])):
+            return None
+        if first in errand.failed:
+            return first, errand.failed[first].code
+        return first, search.shut.get(first, ("no_capacity", 0.0))[0]
+
+    def _shut(self, errand: Errand, search: _Search) -> LlmError:
+        """Every route is barred: by what failed on this errand, else by its guards."""
+        if errand.failed:
+            return next(reversed(errand.failed.values()))
+        code, wait_s = min(search.shut.values(), key=lambda one: one[1])
+        names = ", ".join(f"{name} ({why})" for name, (why, _) in search.shut.items())
+        message = f"no route serves {errand.request.tier!r} just now: {names}"
+        return LlmError(code, message, retry_after_s=max(wait_s, 0.05)).later()
+
+    def _unserved(self, name: str) -> LlmError:
+        served = self._tiers.names
+        if not served:
+            return LlmError("no_route", "no route is configured: add [[routes]]", final=True)
+        return LlmError("unknown_tier", f"no route serves the tier {name!r}; there are {', '.join(served)}", final=True)
+
+
+def _fits(errand: Errand, served: Served) -> tuple[str, int] | None:
+    """None if the request fits the route's model, else which bound it breaks, and that bound in tokens."""
+    route, wanted = served.route, errand.request.max_tokens
+    if route.output_tokens_max is not None and wanted > route.output_tokens_max:
+        return "max_tokens", route.output_tokens_max
+    if route.context_tokens is not None and errand.input_tokens + wanted > route.context_tokens:
+        return "messages", route.context_tokens
+    return None
+
+
+def _too_large(errand: Errand, routes: Sequence[Served]) -> LlmError:
+    faults = [fault for served in routes if (fault := _fits(errand, served)) is not None]
+    field_name, bound = max(faults, key=lambda fault: (fault[0] == "messages", fault[1]))
+    if field_name == "max_tokens":
+        wanted = errand.request.max_tokens
+        said = f"max_tokens is {wanted}, and no model of {errand.request.tier!r} makes more than {bound}"
+    else:
+        said = (
+            f"the messages (about {errand.input_tokens} tokens) and max_tokens ({errand.request.max_tokens}) exceed "
+            f"the largest context window of {errand.request.tier!r}, {bound} tokens"
+        )
+    error = LlmError("too_large", said, final=True)
+    error.field = field_name
+    return error
+
+
+def _no_capacity(errand: Errand, wait_s: float) -> LlmError:
+    message = f"no route of {errand.request.tier!r} has capacity for this call within its time"
+    return LlmError("no_capacity", message, retry_after_s=wait_s).later()

@@ -1,0 +1,176 @@
+"""The books of an `llm` step: each of its calls an intent and an outcome in the run's journal, with its money."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tollway.domain.errors import LlmError
+from tollway.domain.ids import IdMaker
+from tollway.domain.llm import ToolCall, Usage
+from tollway.domain.texts import storable
+from tollway.llm.calls import CallResult, Plan
+from tollway.record.journal import Entry, StepOutcome
+from tollway.runtime.adapters import adapter_of
+from tollway.runtime.journal import RunJournal, Step
+from tollway.telemetry.metrics import Metrics
+
+_NOTHING = Usage()
+_MESSAGE_MAX = 2000
+_encode = msgspec.json.encode
+
+
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An `llm` step's result as the journal keeps it."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    usage: Usage
+    cost_nano: int
+    route: str
+    model: str
+    stop_reason: str
+    cached: str = ""
+    degraded: tuple[str, ...] = ()
+
+
+decode_recorded = msgspec.json.Decoder(Recorded).decode
+
+
+class StepBooks:
+    """Implements `llm.books.Books` for one step. `returns` is the type that its answer must fit, None for any text.
+
+    After a call that came back, `recorded` is what the journal has of it.
+    """
+
+    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "recorded")
+
+    def __init__(self, journal: RunJournal, step: Step, returns: Any, ids: IdMaker, metrics: Metrics) -> None:
+        self._journal = journal
+        self._step = step
+        self._returns = returns
+        self._ids = ids
+        self._metrics = metrics
+        self._n: int | None = None
+        self.recorded: Recorded | None = None
+
+    async def intend(self, plan: Plan) -> UUID:
+        """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
+        journal = self._journal
+        limit = journal.claim.budget_nano
+        if limit is not None and journal.spent_nano + journal.reserved_nano + plan.reserve_nano > limit:
+            raise LlmError(
+                "budget_exhausted",
+                f"the run's budget of {limit / 1e9:.6f} USD does not cover this call "
+                f"({plan.reserve_nano / 1e9:.6f} USD at worst, {journal.spent_nano / 1e9:.6f} spent)",
+                final=True,
+            )
+        call_id = self._ids.new()
+        journal.reserved_nano += plan.reserve_nano
+        try:
+            await self._intend(call_id, plan.reserve_nano, plan.route)
+        except BaseException:
+            journal.reserved_nano -= plan.reserve_nano
+            raise
+        if plan.instead_of is not None:
+            self._tell_fallback(plan, *plan.instead_of)
+        return call_id
+
+    def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
+        """Write the outcome of a call that came back whole. Raises LlmError `invalid_answer`."""
+        self._journal.reserved_nano -= plan.reserve_nano
+        misfit = self._misfit(result.completion.text)
+        if misfit is not None:
+            self._outcome(call_id, plan, result, None, misfit)
+            raise LlmError("invalid_answer", misfit, route=result.route)
+        self._outcome(call_id, plan, result, self._record(result), None)
+
+    def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
+        """A call that failed. Its charge is known, or may be anything up to its worst case, or surely none.
+
+        `error` None is a call cut off by us or by a fault of ours: the vendor may finish and charge it. A run that is
+        being handed back leaves its intent as it stands.
+        """
+        journal = self._journal
+        journal.reserved_nano -= plan.reserve_nano
+        if journal.fenced is not None or (error is None and journal.hands_off):
+            return
+        usage = (error.usage if error is not None else None) or _NOTHING
+        kind, nano, cost_nano = "unknown", plan.reserve_nano, 0
+        if error is not None and error.cost_nano is not None:
+            kind, nano, cost_nano = "settle", error.cost_nano, error.cost_nano
+        elif error is not None and not error.billed:
+            kind, nano = "release", 0
+        at = journal.moment()
+        self._metrics.steps.add("llm", "failed")
+        message = storable("cancelled" if error is None else f"{error.code}: {error}", _MESSAGE_MAX)
+        n = self._number()
+        journal.settle(
+            StepOutcome(n, "failed", at, None, message, plan.route, 1, usage, cost_nano),
+            [Entry(call_id, kind, n, plan.route, plan.model, plan.price.version, nano, usage, at)],
+        )
+
+    async def hit(self, result: CallResult) -> None:
+        """The step is done without a call: intended and done all the same, so that a replay finds it. Raises Fenced."""
+        misfit = self._misfit(result.completion.text)
+        if misfit is not None:
+            raise LlmError("invalid_answer", misfit, route=result.route)
+        await self._intend(self._ids.new(), 0, result.route)
+        self._metrics.steps.add("llm", "done")
+        outcome = StepOutcome(
+            self._number(), "done", self._journal.moment(), self._record(result), None, result.route, 0, _NOTHING, 0
+        )
+        self._journal.settle(outcome, ())
+
+    async def _intend(self, call_id: UUID, reserve_nano: int, route: str) -> None:
+        journal = self._journal
+        if self._n is None:
+            self._n, durable = journal.intend(self._step, call_id, reserve_nano, route)
+        else:
+            durable = await journal.intend_again(self._n, self._step, call_id, reserve_nano, route)
+        await durable
+        journal.begin(self._n)
+
+    def _number(self) -> int:
+        assert self._n is not None, "what was not intended has no outcome"
+        return self._n
+
+    def _misfit(self, text: str) -> str | None:
+        """Why the answer does not fit what the agent asked for; None if it does."""
+        if self._returns is None:
+            return None
+        try:
+            adapter_of(self._returns).validate_json(text)
+        except Exception as error:  # a type's own validator may raise anything
+            return storable(f"the model's answer does not fit: {error}", _MESSAGE_MAX)
+        return None
+
+    def _record(self, result: CallResult) -> bytes:
+        completion = result.completion
+        self.recorded = Recorded(
+            completion.text,
+            completion.tool_calls,
+            completion.usage,
+            result.cost_nano,
+            result.route,
+            completion.model,
+            completion.stop_reason,
+            result.cached,
+            result.degraded,
+        )
+        self._journal.stood_on(result.degraded)
+        return _encode(self.recorded)
+
+    def _outcome(self, call_id: UUID, plan: Plan, result: CallResult, answer: bytes | None, misfit: str | None) -> None:
+        at, usage, n = self._journal.moment(), result.completion.usage, self._number()
+        state = "done" if misfit is None else "failed"
+        error = None if misfit is None else storable(f"invalid_answer: {misfit}", _MESSAGE_MAX)
+        self._metrics.steps.add("llm", state)
+        self._journal.settle(
+            StepOutcome(n, state, at, answer, error, result.route, 1, usage, result.cost_nano),
+            [Entry(call_id, "settle", n, result.route, result.model, plan.price.version, result.cost_nano, usage, at)],
+        )
+
+    def _tell_fallback(self, plan: Plan, route: str, code: str) -> None:
+        data = {"rung": "fallback", "n": self._number(), "from": route, "to": plan.route, "code": code}
+        self._journal.tell("degraded", _encode(data).decode())
