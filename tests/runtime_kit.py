@@ -14,7 +14,7 @@ import pytest
 
 import tollway.runtime.registry  # noqa: F401  the module, which the package's own names do not lead to
 from record_kit import accept_all, new_run
-from tollway.config import Llm, Price, Provider, Route
+from tollway.config import Llm, Price, Provider, Route, Tier
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
@@ -90,11 +90,11 @@ class Crew:
 
 @asynccontextmanager
 async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> AsyncIterator[Crew]:
-    """A started worker; `slots`, `lanes` and `shares` may be given, `started=False` leaves it idle."""
+    """A started worker; `slots`, `lanes`, `shares`, `guards`, `tiers` may be given, `started=False` leaves it idle."""
     clock = AnchoredClock()
     database, lazy = Database(DatabaseOptions(url), clock), Database(DatabaseOptions(url, durable=False), clock)
     broadcast = Broadcast(url)
-    gateway = make_gateway(sim, clock)
+    gateway = make_gateway(sim, clock, given.get("tiers"))
     await database.start()
     await lazy.start()
     await broadcast.start()
@@ -105,7 +105,7 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
     metrics, ids = Metrics(), IdMaker(clock)
     runs = RunServices(
         LlmSteps(
-            Governor(gateway, Guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
+            Governor(gateway, given.get("guards") or Guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
             ids,
             LlmDefaults(200),
             metrics,
@@ -135,14 +135,14 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
         await database.stop()
 
 
-def make_gateway(sim: RunningSim, clock: AnchoredClock) -> Gateway:
+def make_gateway(sim: RunningSim, clock: AnchoredClock, tiers: dict[str, Tier] | None = None) -> Gateway:
     """A gateway with a route for each of the tests' tiers."""
     price = Price(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")
     return Gateway(
         [Route(name=tier, tier=tier, provider="sim", model=tier) for tier in SIM_MODELS],
         {"sim": Provider(kind="openai", base_url=f"{sim.url}/v1")},
         Prices({f"sim/{tier}": price for tier in SIM_MODELS}),
-        GatewayOptions(clock=clock),
+        GatewayOptions(clock=clock, tiers=tiers or {}),
     )
 
 

@@ -68,7 +68,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class _OpenStep(msgspec.Struct):
-    """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed."""
+    """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed.
+
+    `found` is one of an earlier claim, which nobody works on until the code comes to it again.
+    """
 
     n: int
     kind: str
@@ -76,6 +79,7 @@ class _OpenStep(msgspec.Struct):
     reserved_nano: int
     route: str | None
     begun: bool
+    found: bool = False
 
 
 class Closable(Protocol):
@@ -140,7 +144,7 @@ class RunJournal:
             self._last_n = max(self._last_n, n)
             if row["state"] == "intent":
                 self._open_steps[n] = _OpenStep(
-                    n, row["kind"], row["call_id"], row["reserved_nano"], row["route"], begun=True
+                    n, row["kind"], row["call_id"], row["reserved_nano"], row["route"], begun=True, found=True
                 )
         self._writer = writer
         self._clock = clock
@@ -229,7 +233,7 @@ class RunJournal:
         Returns after a moment in that case, to be asked again; else never, for the attempt ends.
         """
         wait_s = min(max(error.retry_after_s or 1.0, PARK_MIN_S), PARK_MAX_S)
-        if self.on_park is None or any(step.begun for step in self._open_steps.values()):
+        if self.on_park is None or any(not step.found for step in self._open_steps.values()):
             await asyncio.sleep(min(wait_s, 1.0))
             return
         self.on_park(Parked(wait_s, error.code, str(error)))

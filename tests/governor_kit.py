@@ -1,0 +1,154 @@
+"""A governor over simulated providers, its guards as a test sets them, and books that remember."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from tollway.config import Llm, Price, Provider, Route, Tier
+from tollway.domain.clock import AnchoredClock
+from tollway.domain.errors import LlmError
+from tollway.domain.llm import Caller, LlmRequest
+from tollway.llm.calls import CallResult, Plan
+from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.llm.governor import Governor, GovernorOptions
+from tollway.llm.guards import Guards
+from tollway.simulator.provider import RunningSim, start_provider_sim
+from tollway.spend.prices import Prices
+from tollway.telemetry.metrics import Metrics
+
+CALLER = Caller("acme", "standard", "triage", "triage@1", "llm")
+ASK = LlmRequest("fast", [{"role": "user", "content": "Which team should answer?"}], 50)
+
+
+@dataclass
+class MemoryBooks:
+    """Books that keep what they are told, in order, as (what, route)."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+
+    async def intend(self, plan: Plan) -> UUID:
+        """Note it."""
+        self.told.append(("intend", plan.route))
+        self.plans.append(plan)
+        return uuid4()
+
+    def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
+        """Note it."""
+        self.told.append(("settle", plan.route))
+
+    def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
+        """Note it."""
+        self.told.append(("cut" if error is None else error.code, plan.route))
+
+    async def hit(self, result: CallResult) -> None:
+        """Note it."""
+        self.told.append((result.cached, result.route))
+
+
+class Hold:
+    """Capacity whose end is noted by its limiter."""
+
+    def __init__(self, ends: list[str]) -> None:
+        self._ends = ends
+
+    def settle(self, input_tokens: int, output_tokens: int) -> None:
+        """Note it."""
+        self._ends.append("settle")
+
+    def failed(self) -> None:
+        """Note it."""
+        self._ends.append("failed")
+
+    def release(self) -> None:
+        """Note it."""
+        self._ends.append("release")
+
+
+@dataclass
+class SetLimiter:
+    """A limiter as the test sets it: `free` says whether capacity is there, `wait` how long it says the wait is."""
+
+    free: bool = True
+    wait: float = 0.0
+    comes: bool = True
+    ends: list[str] = field(default_factory=list)
+    headroom: float = 1.0
+    throttles: list[float | None] = field(default_factory=list)
+
+    def try_take(self, caller: Caller, input_tokens: int, max_tokens: int) -> Hold | None:
+        """Capacity, if it is set free."""
+        return Hold(self.ends) if self.free else None
+
+    async def take(self, caller: Caller, input_tokens: int, max_tokens: int, deadline: float) -> Hold:
+        """Capacity, if it is set to come."""
+        if not self.comes:
+            raise LlmError("no_capacity", "set so", retry_after_s=self.wait).later()
+        return Hold(self.ends)
+
+    def throttled(self, retry_after_s: float | None) -> None:
+        """Note it."""
+        self.throttles.append(retry_after_s)
+
+    def wait_s(self, caller: Caller, input_tokens: int, max_tokens: int) -> float:
+        """As set."""
+        return self.wait
+
+
+@dataclass
+class SetBreaker:
+    """A breaker as the test sets it."""
+
+    shut: bool = False
+    opens_at: float | None = None
+    ends: list[object] = field(default_factory=list)
+
+    def admits(self, now: float, chance: float) -> bool:
+        """As set."""
+        return not self.shut
+
+    def begin(self, now: float) -> object:
+        """A ticket."""
+        return self
+
+    def end(self, ticket: object, now: float, ok: bool, output_tokens: int | None) -> None:
+        """Note it."""
+        self.ends.append(ok)
+
+    def drop(self, ticket: object) -> None:
+        """Note it."""
+        self.ends.append(None)
+
+
+def route(name: str, **more: Any) -> Route:
+    """A route of tier `fast`, to a model of its own name at `sim`."""
+    return Route(**{"name": name, "tier": "fast", "provider": "sim", "model": name, **more})
+
+
+@asynccontextmanager
+async def governed(
+    routes: list[Route],
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    guards: Guards | None = None,
+    *,
+    llm: Llm | None = None,
+    tiers: Mapping[str, Tier] | None = None,
+) -> AsyncIterator[tuple[Governor, RunningSim]]:
+    """A governor of these routes; `models` configures the simulated provider by model."""
+    sim = await start_provider_sim({"latency_s": 0.0, "models": dict(models or {})})
+    price = Price(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")
+    clock = AnchoredClock()
+    gateway = Gateway(
+        routes,
+        {name: Provider(kind="openai", base_url=f"{sim.url}/v1") for name in {one.provider for one in routes}},
+        Prices({f"{one.provider}/{one.model}": price for one in routes}),
+        GatewayOptions(clock=clock, tiers=tiers or {}),
+    )
+    await gateway.start()
+    try:
+        yield Governor(gateway, guards or Guards(), Metrics(), GovernorOptions(llm or Llm(), clock)), sim
+    finally:
+        await gateway.stop()
+        await sim.stop()
