@@ -96,6 +96,10 @@ class SetLimiter:
         """As set."""
         return self.wait
 
+    def shown(self) -> dict[str, Any]:
+        """Who waits, as set."""
+        return {} if self.free else {"waiting": 1, "leased": {"requests_per_s": 0.5}}
+
 
 @dataclass
 class SetBreaker:
@@ -120,6 +124,10 @@ class SetBreaker:
     def drop(self, ticket: object) -> None:
         """Note it."""
         self.ends.append(None)
+
+    def shown(self) -> dict[str, Any]:
+        """As set."""
+        return {"state": "open" if self.shut else "closed"}
 
 
 def route(name: str, **more: Any) -> Route:

@@ -209,6 +209,10 @@ class Client:
         async for tenant in self._all("/v1/tenants"):
             yield tenant
 
+    async def routes(self) -> Sequence[dict[str, Any]]:
+        """Every LLM route: its limits, what is leased and used of them, its breaker and latency."""
+        return [route async for route in self._all("/v1/routes")]
+
     async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
         """A tenant's API keys, revoked ones included, without their secrets."""
         async for key in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/keys"):

@@ -85,6 +85,7 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "create_key": ("admin", "Make an API key; it is shown once", (), "KeyBody", {201: {"type": "object"}}),
     "revoke_key": ("admin", "Revoke an API key", (), None, {204: None}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
+    "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
     "healthz": (None, "Whether the process lives", (), None, {200: {"type": "object"}}),
     "readyz": (
         None,

@@ -1,10 +1,11 @@
 """What the API is given: every object it uses, put together in wiring, and its bounds."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
+from tollway.config import Route
 from tollway.domain.clock import Clock
 from tollway.domain.ids import IdMaker
 from tollway.domain.news import News
@@ -43,6 +44,7 @@ class ApiOptions:
     est_nano: int = 1_000_000
     workers_expected: int = 0
     supervisor: str = ""
+    routes: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,4 @@ class ApiServices:
     clock: Clock
     metrics: Metrics
     options: ApiOptions = ApiOptions()
+    route_facts: Callable[[], dict[str, Any]] = dict

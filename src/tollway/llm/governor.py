@@ -17,6 +17,7 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.llm import estimate
+from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books, Terms
 from tollway.llm.calls import CallResult
 from tollway.llm.gateway import Gateway
@@ -55,7 +56,8 @@ class Governor:
 
     def __init__(self, gateway: Gateway, guards: Guards, metrics: Metrics, options: GovernorOptions) -> None:
         self._options = options
-        self._kit = HopKit(gateway, options.llm, options.clock, metrics)
+        self.board = RouteBoard(guards, options.clock)
+        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board)
         self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
 
     def check(self, request: LlmRequest, caller: Caller) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tollway.domain.llm import Caller
 
@@ -39,6 +39,9 @@ class Limiter(Protocol):
     def wait_s(self, caller: Caller, input_tokens: int, max_tokens: int) -> float:
         """How long the wait would be, seconds."""
 
+    def shown(self) -> dict[str, Any]:
+        """What is leased and who waits, as JSON; empty at rest."""
+
 
 class Ticket(Protocol):
     """A call under way, as its route's breaker knows it."""
@@ -62,6 +65,9 @@ class Breaker(Protocol):
 
     def drop(self, ticket: Ticket) -> None:
         """It ended in a way that says nothing of the route."""
+
+    def shown(self) -> dict[str, Any]:
+        """Its `state`, since when and why, as JSON."""
 
 
 class Retries(Protocol):

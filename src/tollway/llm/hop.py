@@ -9,10 +9,12 @@ from tollway import failpoints
 from tollway.config import Llm
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
+from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Ticket
+from tollway.llm.meter import RouteMeter
 from tollway.llm.placing import Errand, Placed
 from tollway.telemetry.metrics import Metrics
 
@@ -31,6 +33,7 @@ class HopKit:
     llm: Llm
     clock: Clock
     metrics: Metrics
+    board: RouteBoard
 
 
 def indicts(error: LlmError) -> bool:
@@ -45,6 +48,7 @@ class Hop:
         "_books",
         "_errand",
         "_kit",
+        "_meter",
         "_over",
         "_placed",
         "_step_bound",
@@ -56,6 +60,7 @@ class Hop:
 
     call_id: UUID
     plan: Plan
+    _meter: RouteMeter
 
     def __init__(self, kit: HopKit, errand: Errand, placed: Placed, books: Books) -> None:
         self._kit = kit
@@ -86,6 +91,8 @@ class Hop:
         self.timeout_s = max(0.001, min(left_s, kit.llm.timeout_s))
         if placed.way.breaker is not None:
             self._ticket = placed.way.breaker.begin(now)
+        self._meter = kit.board.meter(plan.route)
+        self._meter.begin()
 
     @contextmanager
     def accounted(self) -> Iterator[None]:
@@ -108,12 +115,12 @@ class Hop:
         if failpoints.armed:
             failpoints.hit("call.after")
         self._over = True
-        usage, placed = result.completion.usage, self._placed
+        usage, placed, now = result.completion.usage, self._placed, self._kit.clock.monotonic()
         if placed.hold is not None:
             placed.hold.settle(usage.input_tokens, usage.output_tokens)
         if self._ticket is not None and placed.way.breaker is not None:
-            placed.way.breaker.end(self._ticket, self._kit.clock.monotonic(), True, usage.output_tokens)
-        self._count(result)
+            placed.way.breaker.end(self._ticket, now, True, usage.output_tokens)
+        self._count(result, now)
         if placed.instead_of is not None:
             result = result.standing_on(FALLBACK)
         self._books.settle(self.plan, self.call_id, result)
@@ -128,6 +135,7 @@ class Hop:
             self._placed.hold.failed()
         if self._ticket is not None and self._placed.way.breaker is not None:
             self._placed.way.breaker.drop(self._ticket)
+        self._meter.cut()
         self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
         self._books.fail(self.plan, self.call_id, None)
 
@@ -148,11 +156,17 @@ class Hop:
                 way.breaker.end(self._ticket, now, False, None)
             else:
                 way.breaker.drop(self._ticket)
+        self._meter.failed(now, throttled=error.code == "rate_limited")
         self._kit.metrics.llm_calls.add(self.plan.route, error.code)
         self._books.fail(self.plan, self.call_id, error)
 
-    def _count(self, result: CallResult) -> None:
+    def _count(self, result: CallResult, now: float) -> None:
         metrics, usage, route = self._kit.metrics, result.completion.usage, result.route
+        instead_of = self._placed.instead_of
+        self._meter.done(
+            now, result.latency_s, usage.input_tokens, usage.output_tokens, fallback=instead_of is not None
+        )
+        self._kit.board.served(self._errand.request.tier, instead_of, route)
         metrics.llm_calls.add(route, "ok")
         metrics.llm_tokens.add(route, "input", by=usage.input_tokens)
         metrics.llm_tokens.add(route, "output", by=usage.output_tokens)

@@ -49,6 +49,7 @@ def _make_api(parts: Base, workers_expected: int) -> Api:
         json_depth_max=settings.server.json_depth_max,
         workers_expected=workers_expected,
         supervisor=os.environ.get("TOLLWAY_SUPERVISOR", ""),
+        routes=settings.routes,
     )
     services = ApiServices(
         parts.database,

@@ -135,13 +135,17 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, gateway, worker_id, claims)
+        governor = Governor(gateway, Guards(), parts.metrics, GovernorOptions(settings.llm, parts.clock))
+        worker = _make_worker(parts, agents, governor, worker_id, claims)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             worker_id,
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
-            lambda: process_facts(worker, names, settings.worker.slots, parts.metrics),
+            lambda: {
+                **process_facts(worker, names, settings.worker.slots, parts.metrics),
+                "routes": governor.board.facts(),
+            },
             lambda: _replaced(worker, stop),
             parts.metrics.loop_lag_seconds.observe,
         )
@@ -161,9 +165,8 @@ def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
 
 
-def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, claims: Claims) -> Worker:
+def _make_worker(parts: Base, agents: Registry, governor: Governor, worker_id: int, claims: Claims) -> Worker:
     settings = parts.settings
-    governor = Governor(gateway, Guards(), parts.metrics, GovernorOptions(settings.llm, parts.clock))
     runs = RunServices(
         LlmSteps(governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
         TaskSteps(parts.ids, parts.metrics),

@@ -1,0 +1,72 @@
+"""`tollway routes`: what each route is used for, as a table or a live view."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tollway.cli._command import Session, client_command, example
+from tollway.cli._output import console, new_table, plain, print_json, span
+
+_REFRESH_S = 1.0
+_USE = (">calls/min", ">tokens/min", ">limit", ">leased", ">flying", ">waiting")
+_HEALTH = ("breaker", ">p50", ">p99", ">429", ">failed")
+_COLUMNS = ("route", "tier", "model", *_USE, *_HEALTH)
+_BREAKER_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow", "ramping": "yellow"}
+
+
+@click.command(epilog=example("tollway routes --watch", "tollway routes --json"))
+@click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
+@client_command
+async def routes(session: Session, *, watch: bool) -> None:
+    """Show every route: used and leased of its limits, who waits, its breaker, latency, 429s of the last minute."""
+    session.interrupted = ""
+    items = await session.client.routes()
+    if session.as_json:
+        print_json({"items": items, "next": None})
+        return
+    if not items:
+        console().print("no routes are configured", style="bright_black")
+        return
+    if not watch:
+        console().print(_table(items))
+        return
+    with Live(_table(items), console=console(), auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            live.update(_table(await session.client.routes()), refresh=True)
+
+
+def _table(items: Sequence[dict[str, Any]]) -> Table:
+    table = new_table(*_COLUMNS)
+    for item in items:
+        table.add_row(*_row(item))
+    return table
+
+
+def _row(item: dict[str, Any]) -> tuple[Text, ...]:
+    breaker, latency = item["breaker"]["state"], item["latency"]
+    return (
+        plain(item["name"]),
+        plain(item["tier"]),
+        plain(item["model"]),
+        plain(f"{item['used']['requests']:,}"),
+        plain(f"{item['used']['tokens']:,}"),
+        plain(_pairs(item["limits"])),
+        plain(_pairs(item["leased"])),
+        plain(str(item["in_flight"])),
+        plain(str(item["waiting"])),
+        Text(breaker, style=_BREAKER_STYLES.get(breaker, "")),
+        plain(span(latency["p50_s"])),
+        plain(span(latency["p99_s"])),
+        Text(str(item["throttled"]), style="red" if item["throttled"] else ""),
+        Text(str(item["failed"]), style="red" if item["failed"] else ""),
+    )
+
+
+def _pairs(values: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:,.6g}" for name, value in values.items()) or "-"

@@ -1,0 +1,24 @@
+"""The LLM path as all processes see it together."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from tollway.ingress.openapi import describe
+from tollway.ingress.requests import answer, context, identify
+from tollway.llm.board import shown_routes
+
+router = APIRouter(tags=["llm"])
+
+
+@router.get("/v1/routes", **describe("list_routes"))
+async def routes(request: Request) -> Response:
+    """Every route: limits, what is leased and used, who waits, its breaker, latency and 429s, over all processes.
+
+    What other processes did is as old as their last beat.
+    """
+    identify(request, "read")
+    services = context(request).services
+    sync = services.sync
+    others = [process.facts.get("routes") or {} for process in sync.processes if process.id != sync.process_id]
+    items = shown_routes(services.options.routes, [*others, services.route_facts()])
+    return answer(200, {"items": items, "next": None})

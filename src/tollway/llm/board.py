@@ -1,0 +1,118 @@
+"""The routes of this process as others see them: what each did, what guards it, and which tiers live on fallback."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tollway.config import Route
+from tollway.domain.clock import Clock
+from tollway.llm.fallbacks import FallbackWatch
+from tollway.llm.guards import Guards
+from tollway.llm.meter import RouteMeter, joined_facts
+from tollway.telemetry.logs import get_logger
+
+log = get_logger("llm")
+
+_LIMITS = ("rpm", "tpm", "tpm_in", "tpm_out", "tpd", "concurrency")
+_WORST_FIRST = ("open", "half_open", "ramping", "closed")
+
+
+class RouteBoard:
+    """Meters by route. `facts` ride on the process' beat; `shown_routes` makes one view of those of all processes."""
+
+    def __init__(self, guards: Guards, clock: Clock) -> None:
+        self._guards = guards
+        self._clock = clock
+        self._meters: dict[str, RouteMeter] = {}
+        self._fallbacks = FallbackWatch()
+
+    def meter(self, route: str) -> RouteMeter:
+        """The meter of a route."""
+        return self._meters.setdefault(route, RouteMeter())
+
+    def served(self, tier: str, instead_of: tuple[str, str] | None, by: str) -> None:
+        """A call of a tier came back from the route `by`; lasting fallback is told once, and its end too."""
+        if instead_of is None:
+            if self._fallbacks.served(tier):
+                log.info("fallback.over", tier=tier, route=by)
+        elif self._fallbacks.fell_back(tier, self._clock.monotonic()):
+            log.warning("fallback.lasting", tier=tier, instead_of=instead_of[0], reason=instead_of[1], route=by)
+
+    def facts(self) -> dict[str, Any]:
+        """What there is to tell of each route, as JSON; routes at rest are left out."""
+        now = self._clock.monotonic()
+        found: dict[str, Any] = {}
+        for name in {*self._meters, *self._guards.limiters, *self._guards.breakers}:
+            meter = self._meters.get(name)
+            told = meter.facts(now) if meter is not None else {}
+            limiter, breaker = self._guards.limiters.get(name), self._guards.breakers.get(name)
+            if limiter is not None and (shown := limiter.shown()):
+                told["limiter"] = shown
+            if breaker is not None:
+                state = breaker.shown()
+                if state.get("state") != "closed":
+                    told["breaker"] = state
+            if told:
+                found[name] = told
+        return found
+
+    def fallbacks(self) -> dict[str, float]:
+        """For how many seconds each tier that does has lived on fallback."""
+        now = self._clock.monotonic()
+        found = {}
+        for tier in self._fallbacks.tiers:
+            since = self._fallbacks.since(tier)
+            if since is not None:
+                found[tier] = round(now - since, 1)
+        return found
+
+
+def shown_routes(routes: Sequence[Route], told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every configured route with what all processes tell of it; `told` are their facts."""
+    told = list(told)
+    return [_shown(route, [facts[route.name] for facts in told if route.name in facts]) for route in routes]
+
+
+def _shown(route: Route, told: list[Mapping[str, Any]]) -> dict[str, Any]:
+    used = joined_facts(told)
+    limiters = [one["limiter"] for one in told if "limiter" in one]
+    breakers = [one["breaker"] for one in told if "breaker" in one]
+    return {
+        "name": route.name,
+        "tier": route.tier,
+        "provider": route.provider,
+        "model": route.model,
+        "region": route.region or None,
+        "priority": route.priority,
+        "weight": route.weight,
+        "capacity": route.capacity,
+        "limits": {name: value for name in _LIMITS if (value := getattr(route, name)) is not None},
+        "leased": _summed([one.get("leased", {}) for one in limiters]),
+        "used": {
+            "requests": used["calls"],
+            "input_tokens": used["input_tokens"],
+            "output_tokens": used["output_tokens"],
+            "tokens": used["input_tokens"] + used["output_tokens"],
+        },
+        "in_flight": used["in_flight"],
+        "waiting": sum(int(one.get("waiting", 0)) for one in limiters),
+        "breaker": _worst(breakers),
+        "latency": used["latency"],
+        "failed": used["failed"],
+        "throttled": used["throttled"],
+        "fallbacks": used["fallbacks"],
+        "processes": len(told),
+    }
+
+
+def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = round(total.get(name, 0.0) + float(value), 3)
+    return total
+
+
+def _worst(breakers: list[Mapping[str, Any]]) -> dict[str, Any]:
+    if not breakers:
+        return {"state": "closed"}
+    return {**min(breakers, key=lambda one: _WORST_FIRST.index(str(one["state"])))}

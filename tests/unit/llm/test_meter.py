@@ -1,0 +1,65 @@
+"""What a route did in the last minute, and how processes' views of it are joined."""
+
+import pytest
+
+from governor_kit import SetBreaker, SetLimiter, route
+from tollway.domain.clock import AnchoredClock
+from tollway.llm.board import RouteBoard, shown_routes
+from tollway.llm.fallbacks import CALLS_MIN, LASTING_S, FallbackWatch
+from tollway.llm.guards import Guards
+from tollway.llm.meter import RouteMeter, joined_facts
+
+
+def test_a_minute_is_remembered_and_no_more() -> None:
+    """Calls count for a minute after they came back, then are gone."""
+    meter = RouteMeter()
+    for second in range(120):
+        meter.begin()
+        meter.done(float(second), 0.05, 10, 2, fallback=False)
+    facts = meter.facts(119.9)
+    assert (facts["calls"], facts["input_tokens"], facts["output_tokens"]) == (60, 600, 120)
+    assert meter.facts(300.0) == {}
+
+
+def test_views_of_processes_are_joined() -> None:
+    """Sums are summed and percentiles taken over the calls of all, at most a quarter too high."""
+    slow, fast = RouteMeter(), RouteMeter()
+    for _ in range(98):
+        fast.begin()
+        fast.done(1.0, 0.05, 1, 1, fallback=False)
+    for _ in range(2):
+        slow.begin()
+        slow.done(1.0, 8.0, 1, 1, fallback=True)
+    slow.begin()
+    slow.failed(1.0, throttled=True)
+    slow.begin()
+    joined = joined_facts([fast.facts(2.0), slow.facts(2.0)])
+    assert (joined["calls"], joined["throttled"], joined["failed"], joined["fallbacks"]) == (101, 1, 0, 2)
+    assert joined["in_flight"] == 1
+    assert joined["latency"]["p50_s"] == pytest.approx(0.05, rel=0.26)
+    assert joined["latency"]["p99_s"] == pytest.approx(8.0, rel=0.26)
+
+
+def test_every_route_is_shown() -> None:
+    """Routes at rest are shown with zeroes; the worst state of a breaker in any process is the route's."""
+    breaker = SetBreaker(shut=True)
+    board = RouteBoard(Guards({"a": SetLimiter(free=False)}, {"a": breaker}), AnchoredClock())
+    board.meter("a").begin()
+    shown = shown_routes([route("a", rpm=600), route("b")], [board.facts(), {}])
+    first, second = shown
+    assert (first["limits"], first["waiting"], first["in_flight"]) == ({"rpm": 600}, 1, 1)
+    assert (first["breaker"]["state"], first["leased"]) == ("open", {"requests_per_s": 0.5})
+    assert (second["used"]["requests"], second["breaker"]["state"], second["processes"]) == (0, "closed", 0)
+
+
+def test_lasting_fallback_is_an_alert_once() -> None:
+    """A tier that lives on another route for a minute is told once, and its end ends the episode."""
+    watch = FallbackWatch()
+    told = [watch.fell_back("fast", LASTING_S * step / CALLS_MIN) for step in range(3 * CALLS_MIN)]
+    assert told.count(True) == 1
+    assert told.index(True) >= CALLS_MIN - 1
+    assert watch.served("fast")
+    assert watch.since("fast") is None
+    assert not watch.served("fast")
+    assert not watch.fell_back("fast", 1000.0)
+    assert not watch.served("fast")
