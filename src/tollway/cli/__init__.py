@@ -33,6 +33,7 @@ COMMANDS = {
     "dead-letters": _Entry(_USE, "tollway.cli.dead_letters:dead_letters", "List and replay dead runs."),
     "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants, set their limits, list them."),
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
+    "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),
     "doctor": _Entry(_CHECK, "tollway.cli.doctor:doctor", "Find what is wrong with a set-up, and the remedy."),
