@@ -14,7 +14,7 @@ import pytest
 from tollway.cli import main
 from tollway.config import load_settings
 from tollway.domain.errors import PROBLEMS
-from tollway.ingress.routes import bulk, llm, runs, system, tenants
+from tollway.ingress.routes import bulk, llm, runs, shifts, system, tenants
 
 ROOT = Path(__file__).parents[2]
 SKIPPED_FOLDERS = {".git", ".venv", ".tollway", ".pytest_cache", "node_modules", "build", "dist"}
@@ -164,7 +164,7 @@ def test_the_routes_of_the_reference_are_those_of_the_api() -> None:
     table = text[text.index("## Routes") : text.index("## Submit")]
     declared = {
         f"{method} {getattr(route, 'path', '')}"
-        for module in (bulk, llm, runs, system, tenants)
+        for module in (bulk, llm, runs, shifts, system, tenants)
         for route in module.router.routes
         for method in getattr(route, "methods", ())
     }

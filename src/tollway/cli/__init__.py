@@ -16,7 +16,7 @@ class _Entry(NamedTuple):
     help: str
 
 
-_RUN, _USE, _GOVERN, _CHECK = "Run the system", "Work with runs", "Tenants and keys", "Try and check"
+_RUN, _USE, _GOVERN, _CHECK = "Run the system", "Work with runs", "Tenants, keys, tiers", "Try and check"
 
 COMMANDS = {
     "up": _Entry(_RUN, "tollway.cli.up:up", "Everything on this machine, in the foreground."),
@@ -33,7 +33,8 @@ COMMANDS = {
     "dead-letters": _Entry(_USE, "tollway.cli.dead_letters:dead_letters", "List and replay dead runs."),
     "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants, set their limits, list them."),
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
-    "routes": _Entry(_CHECK, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
+    "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
+    "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),
     "doctor": _Entry(_CHECK, "tollway.cli.doctor:doctor", "Find what is wrong with a set-up, and the remedy."),

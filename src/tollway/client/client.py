@@ -213,6 +213,15 @@ class Client:
         """Every LLM route: its limits, what is leased and used of them, its breaker and latency."""
         return [route async for route in self._all("/v1/routes")]
 
+    async def shifts(self) -> Sequence[dict[str, Any]]:
+        """The tier shifts in force, in their order."""
+        return [shift async for shift in self._all("/v1/shifts")]
+
+    async def put_shifts(self, shifts: Sequence[Mapping[str, str]]) -> Sequence[dict[str, Any]]:
+        """Replace all tier shifts: each `{tenant?, agent?, task_type?, from_tier, to_tier}`. Returns those in force."""
+        answer: dict[str, Any] = await self.call("PUT", "/v1/shifts", [dict(shift) for shift in shifts])
+        return list(answer["items"])
+
     async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
         """A tenant's API keys, revoked ones included, without their secrets."""
         async for key in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/keys"):

@@ -23,7 +23,7 @@ from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
-from tollway.ingress.routes import bulk, llm, runs, system, tenants
+from tollway.ingress.routes import bulk, llm, runs, shifts, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
@@ -34,7 +34,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ROUTES = (bulk, runs, tenants, llm, system)
+_ROUTES = (bulk, runs, tenants, shifts, llm, system)
 _ANSWERED = "tollway.answered"
 _log = logging.getLogger(__name__)
 _BODIES: tuple[type[msgspec.Struct], ...] = (
@@ -45,6 +45,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     bulk.DeadReplayBody,
     tenants.TenantBody,
     tenants.KeyBody,
+    shifts.ShiftBody,
 )
 
 

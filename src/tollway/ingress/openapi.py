@@ -47,7 +47,7 @@ _SUBMIT_HEADERS = (
     ("Accept", "header", "`text/event-stream`: accepted first, then the run's events and tokens.", {"type": "string"}),
 )
 
-# operation: (scope, summary, parameters, body, {status: what}); a body is the name of a schema
+# operation: (scope, summary, parameters, body, {status: what}); a body is the name of a schema, or with [] a list of it
 _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[int, Any]]] = {
     "submit_run": ("submit", "Submit a run", _SUBMIT_HEADERS, "RunBody", {202: _RUN, 200: _RUN}),
     "get_run": ("read", "Read a run", (), None, {200: _RUN}),
@@ -84,6 +84,8 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "list_keys": ("admin", "List a tenant's API keys", _PAGE, None, {200: {"type": "object"}}),
     "create_key": ("admin", "Make an API key; it is shown once", (), "KeyBody", {201: {"type": "object"}}),
     "revoke_key": ("admin", "Revoke an API key", (), None, {204: None}),
+    "list_shifts": ("admin", "List the tier shifts in force", (), None, {200: {"type": "object"}}),
+    "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
     "healthz": (None, "Whether the process lives", (), None, {200: {"type": "object"}}),
@@ -144,7 +146,9 @@ def _extra(name: str) -> dict[str, Any]:
         "content": {"application/problem+json": {"schema": _PROBLEM}},
     }
     if body is not None:
-        extra["requestBody"] = {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}}
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{body.removesuffix('[]')}"}
+        schema = {"type": "array", "items": schema} if body.endswith("[]") else schema
+        extra["requestBody"] = {"content": {"application/json": {"schema": schema}}}
     if scope is not None:
         extra["security"] = [{"key": []}]
         extra["description"] = f"Needs the scope `{scope}`."

@@ -32,11 +32,12 @@ class EventStreamMaker(Protocol):
 class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
-    With a `supervisor`, only its own workers count. `est_nano` is what a run is taken to cost until more is known: the
-    unit in which lines are charged.
+    `tiers` are those that routes serve. With a `supervisor`, only its own workers count. `est_nano` is what a run is
+    taken to cost until more is known: the unit in which lines are charged.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
+    tiers: tuple[str, ...] = ()
     body_bytes_max: int = 4_194_304
     json_depth_max: int = 64
     accepts_waiting_max: int = 5_000

@@ -16,6 +16,7 @@ from typing import Any
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.news import News
+from tollway.domain.shifts import Shift
 from tollway.record.agents import AgentRecord, agent_record
 from tollway.record.database import Database
 from tollway.record.keys import KeyRecord
@@ -28,6 +29,7 @@ from tollway.record.processes import (
     live_processes,
     register_process,
 )
+from tollway.record.shifts import shift_record
 from tollway.record.sql import query
 from tollway.record.tenants import TenantRecord, tenant_record
 
@@ -43,6 +45,7 @@ class SettingsSnapshot:
     keys: Mapping[bytes, KeyRecord] = field(default_factory=dict)
     tenants: Mapping[str, TenantRecord] = field(default_factory=dict)
     agents: tuple[AgentRecord, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ async def read_settings(database: Database) -> SettingsSnapshot:
         keys = await connection.fetch(query("list_live_keys"))
         tenants = await connection.fetch(query("list_tenants"))
         agents = await connection.fetch(query("list_agents"))
+        shifts = await connection.fetch(query("list_shifts"))
     return SettingsSnapshot(
         version=version,
         keys={
@@ -68,6 +72,7 @@ async def read_settings(database: Database) -> SettingsSnapshot:
         },
         tenants={row["id"]: tenant_record(row) for row in tenants},
         agents=tuple(agent_record(row) for row in agents),
+        shifts=tuple(shift_record(row) for row in shifts),
     )
 
 

@@ -37,7 +37,8 @@ class HeartbeatOptions:
 class Heartbeat:
     """Beats for one process until stopped; `on_gone` is called in the loop when its row was taken away.
 
-    `on_lag` hears in the loop, some four times a second, how many seconds late it ran.
+    `on_lag` hears in the loop, some four times a second, how many seconds late it ran; who called `on_settings` before
+    the start hears, in the loop as well, which version of the settings each beat found.
     """
 
     def __init__(
@@ -63,7 +64,12 @@ class Heartbeat:
         self._turned_at = self._loop.time()
         self._asked_at = self._turned_at
         self._named = False
+        self._on_settings: list[Callable[[int], None]] = []
         self.stopping = False
+
+    def on_settings(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` with the settings' version after each beat."""
+        self._on_settings.append(listener)
 
     def start(self) -> None:
         """Begin to beat."""
@@ -107,10 +113,13 @@ class Heartbeat:
 
     async def _beat(self, database: Database) -> None:
         try:
-            await beat_process(database, self._process_id, 0, self._facts(), stopping=self.stopping)
+            version = await beat_process(database, self._process_id, 0, self._facts(), stopping=self.stopping)
         except ProcessGone:
             self._stop.set()
             self._loop.call_soon_threadsafe(self._on_gone)
+            return
+        for listener in self._on_settings:
+            self._loop.call_soon_threadsafe(listener, version)
 
     def _watch_loop(self) -> None:
         """Ask the loop to turn, and see how long ago it last did."""

@@ -13,6 +13,7 @@ from tollway.record.accept import Accepts
 from tollway.record.keys import ensure_admin_key
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
+from tollway.record.shifts import ShiftBoard
 from tollway.wiring.base import Base, base, settle_memory, stop_event
 
 SHUTDOWN_S = 10
@@ -43,8 +44,11 @@ def _make_api(parts: Base, workers_expected: int) -> Api:
         SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
         facts=lambda: {"metrics": parts.metrics.snapshot()},
     )
+    shifts = ShiftBoard(parts.database, parts.broadcast)
+    sync.on_change(lambda snapshot: shifts.take(snapshot.shifts))
     options = ApiOptions(
         lanes=tuple(settings.lanes),
+        tiers=settings.served_tiers,
         body_bytes_max=settings.server.body_bytes_max,
         json_depth_max=settings.server.json_depth_max,
         workers_expected=workers_expected,

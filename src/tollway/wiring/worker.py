@@ -23,6 +23,7 @@ from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import leave_process, register_process
+from tollway.record.shifts import ShiftBoard
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.isolation import Isolation, Scope, isolate_program
@@ -126,6 +127,7 @@ class _Crew:
     worker: Worker
     claims: Claims
     heartbeat: Heartbeat
+    shifts: ShiftBoard
 
 
 @asynccontextmanager
@@ -149,11 +151,15 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             lambda: _replaced(worker, stop),
             parts.metrics.loop_lag_seconds.observe,
         )
+        shifts = ShiftBoard(parts.database, parts.broadcast)
+        await shifts.start()
+        heartbeat.on_settings(shifts.version_seen)
         heartbeat.start()
         try:
-            yield _Crew(parts, worker, claims, heartbeat)
+            yield _Crew(parts, worker, claims, heartbeat, shifts)
         finally:
             heartbeat.stop()
+            await shifts.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
