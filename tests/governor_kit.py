@@ -14,6 +14,7 @@ from tollway.llm.calls import CallResult, Plan
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
 from tollway.llm.guards import Guards
+from tollway.llm.retries import RetryBudgets
 from tollway.simulator.provider import RunningSim, start_provider_sim
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
@@ -113,7 +114,7 @@ class SetBreaker:
         """As set."""
         return not self.shut
 
-    def begin(self, now: float) -> object:
+    def begin(self, now: float, output_tokens_max: int | None = None) -> object:
         """A ticket."""
         return self
 
@@ -125,9 +126,22 @@ class SetBreaker:
         """Note it."""
         self.ends.append(None)
 
-    def shown(self) -> dict[str, Any]:
+
+class SetBreakers(dict[str, SetBreaker]):
+    """Breakers by route; those not set are closed."""
+
+    def of(self, route: str) -> SetBreaker:
+        """The breaker of a route."""
+        return self.setdefault(route, SetBreaker())
+
+    def shown(self) -> dict[str, dict[str, Any]]:
         """As set."""
-        return {"state": "open" if self.shut else "closed"}
+        return {name: {"state": "open" if one.shut else "closed"} for name, one in self.items()}
+
+
+def guards(limiters: Mapping[str, Any] | None = None, breakers: Mapping[str, SetBreaker] | None = None) -> Guards:
+    """Guards as set; what is not, stands open."""
+    return Guards(limiters or {}, SetBreakers(breakers or {}), RetryBudgets(0.2, floor_per_s=1000.0))
 
 
 def route(name: str, **more: Any) -> Route:
@@ -139,7 +153,7 @@ def route(name: str, **more: Any) -> Route:
 async def governed(
     routes: list[Route],
     models: Mapping[str, Mapping[str, Any]] | None = None,
-    guards: Guards | None = None,
+    guarded: Guards | None = None,
     *,
     llm: Llm | None = None,
     tiers: Mapping[str, Tier] | None = None,
@@ -156,7 +170,7 @@ async def governed(
     )
     await gateway.start()
     try:
-        yield Governor(gateway, guards or Guards(), Metrics(), GovernorOptions(llm or Llm(), clock)), sim
+        yield Governor(gateway, guarded or guards(), Metrics(), GovernorOptions(llm or Llm(), clock)), sim
     finally:
         await gateway.stop()
         await sim.stop()

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 import tollway.runtime.registry  # noqa: F401  the module, which the package's own names do not lead to
+from governor_kit import guards
 from record_kit import accept_all, new_run
 from tollway.config import Llm, Price, Provider, Route, Tier
 from tollway.domain.clock import AnchoredClock
@@ -20,7 +21,6 @@ from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
-from tollway.llm.guards import Guards
 from tollway.record.claims import Claims
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.journal import JournalRecord
@@ -90,7 +90,7 @@ class Crew:
 
 @asynccontextmanager
 async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> AsyncIterator[Crew]:
-    """A started worker; `slots`, `lanes`, `shares`, `guards`, `tiers` may be given, `started=False` leaves it idle."""
+    """A started worker; `slots`, `lanes`, `shares`, `guarded`, `tiers` may be given, `started=False` leaves it idle."""
     clock = AnchoredClock()
     database, lazy = Database(DatabaseOptions(url), clock), Database(DatabaseOptions(url, durable=False), clock)
     broadcast = Broadcast(url)
@@ -105,7 +105,7 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
     metrics, ids = Metrics(), IdMaker(clock)
     runs = RunServices(
         LlmSteps(
-            Governor(gateway, given.get("guards") or Guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
+            Governor(gateway, given.get("guarded") or guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
             ids,
             LlmDefaults(200),
             metrics,

@@ -40,17 +40,15 @@ class RouteBoard:
     def facts(self) -> dict[str, Any]:
         """What there is to tell of each route, as JSON; routes at rest are left out."""
         now = self._clock.monotonic()
+        breakers = self._guards.breakers.shown()
         found: dict[str, Any] = {}
-        for name in {*self._meters, *self._guards.limiters, *self._guards.breakers}:
-            meter = self._meters.get(name)
-            told = meter.facts(now) if meter is not None else {}
-            limiter, breaker = self._guards.limiters.get(name), self._guards.breakers.get(name)
+        for name in {*self._meters, *self._guards.limiters, *breakers}:
+            told: dict[str, Any] = self._meters[name].facts(now) if name in self._meters else {}
+            limiter = self._guards.limiters.get(name)
             if limiter is not None and (shown := limiter.shown()):
                 told["limiter"] = shown
-            if breaker is not None:
-                state = breaker.shown()
-                if state.get("state") != "closed":
-                    told["breaker"] = state
+            if breakers.get(name, {}).get("state", "closed") != "closed":
+                told["breaker"] = breakers[name]
             if told:
                 found[name] = told
         return found

@@ -1,10 +1,12 @@
 """What may stand before a route, as the governor asks it: capacity, a breaker, the provider's retry budget."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tollway.domain.llm import Caller
+from tollway.llm.breakers.board import BreakerBoard
+from tollway.llm.retries import RetryBudgets
 
 
 class Hold(Protocol):
@@ -43,64 +45,10 @@ class Limiter(Protocol):
         """What is leased and who waits, as JSON; empty at rest."""
 
 
-class Ticket(Protocol):
-    """A call under way, as its route's breaker knows it."""
-
-
-class Breaker(Protocol):
-    """Whether a route is well."""
-
-    @property
-    def opens_at(self) -> float | None:
-        """The monotonic second when it is worth asking again; None when it may be asked now."""
-
-    def admits(self, now: float, chance: float) -> bool:
-        """Whether a call may go to the route."""
-
-    def begin(self, now: float) -> Ticket:
-        """A call begins."""
-
-    def end(self, ticket: Ticket, now: float, ok: bool, output_tokens: int | None) -> None:
-        """It ended; not `ok` is what speaks against the route."""
-
-    def drop(self, ticket: Ticket) -> None:
-        """It ended in a way that says nothing of the route."""
-
-    def shown(self) -> dict[str, Any]:
-        """Its `state`, since when and why, as JSON."""
-
-
-class Retries(Protocol):
-    """The providers' budgets of repeated calls."""
-
-    def may_repeat(self, provider: str, now: float) -> bool:
-        """Whether there is one left."""
-
-    def first(self, provider: str, now: float) -> None:
-        """A first call is made."""
-
-    def repeated(self, provider: str, now: float) -> None:
-        """A repeated one is made."""
-
-
-class UnboundedRetries:
-    """Repeated calls without a bound."""
-
-    def may_repeat(self, provider: str, now: float) -> bool:
-        """Always."""
-        return True
-
-    def first(self, provider: str, now: float) -> None:
-        """Nothing is counted."""
-
-    def repeated(self, provider: str, now: float) -> None:
-        """Nothing is counted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Guards:
     """All guards, by route; a route without limits has no limiter."""
 
-    limiters: Mapping[str, Limiter] = field(default_factory=dict)
-    breakers: Mapping[str, Breaker] = field(default_factory=dict)
-    retries: Retries = field(default_factory=UnboundedRetries)
+    limiters: Mapping[str, Limiter]
+    breakers: BreakerBoard
+    retries: RetryBudgets

@@ -13,7 +13,6 @@ from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.gateway import Gateway
-from tollway.llm.guards import Ticket
 from tollway.llm.meter import RouteMeter
 from tollway.llm.placing import Errand, Placed
 from tollway.telemetry.metrics import Metrics
@@ -52,7 +51,6 @@ class Hop:
         "_over",
         "_placed",
         "_step_bound",
-        "_ticket",
         "call_id",
         "plan",
         "timeout_s",
@@ -67,7 +65,6 @@ class Hop:
         self._errand = errand
         self._placed = placed
         self._books = books
-        self._ticket: Ticket | None = None
         self._over = False
         self._step_bound = False
         self.timeout_s = 0.0
@@ -82,15 +79,12 @@ class Hop:
             self.plan = plan
             self.call_id = await self._books.intend(plan)
         except BaseException:
-            if placed.hold is not None:
-                placed.hold.release()
+            placed.withdraw()
             raise
         now = kit.clock.monotonic()
         left_s = errand.deadline - now
         self._step_bound = left_s < kit.llm.timeout_s
         self.timeout_s = max(0.001, min(left_s, kit.llm.timeout_s))
-        if placed.way.breaker is not None:
-            self._ticket = placed.way.breaker.begin(now)
         self._meter = kit.board.meter(plan.route)
         self._meter.begin()
 
@@ -118,8 +112,7 @@ class Hop:
         usage, placed, now = result.completion.usage, self._placed, self._kit.clock.monotonic()
         if placed.hold is not None:
             placed.hold.settle(usage.input_tokens, usage.output_tokens)
-        if self._ticket is not None and placed.way.breaker is not None:
-            placed.way.breaker.end(self._ticket, now, True, usage.output_tokens)
+        placed.way.breaker.end(placed.ticket, now, True, usage.output_tokens)
         self._count(result, now)
         if placed.instead_of is not None:
             result = result.standing_on(FALLBACK)
@@ -133,8 +126,7 @@ class Hop:
         self._over = True
         if self._placed.hold is not None:
             self._placed.hold.failed()
-        if self._ticket is not None and self._placed.way.breaker is not None:
-            self._placed.way.breaker.drop(self._ticket)
+        self._placed.way.breaker.drop(self._placed.ticket)
         self._meter.cut()
         self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
         self._books.fail(self.plan, self.call_id, None)
@@ -151,11 +143,10 @@ class Hop:
                 hold.failed()
         if error.code == "rate_limited" and way.limiter is not None:
             way.limiter.throttled(error.retry_after_s)
-        if self._ticket is not None and way.breaker is not None:
-            if indicts(error):
-                way.breaker.end(self._ticket, now, False, None)
-            else:
-                way.breaker.drop(self._ticket)
+        if indicts(error):
+            way.breaker.end(self._placed.ticket, now, False, None)
+        else:
+            way.breaker.drop(self._placed.ticket)
         self._meter.failed(now, throttled=error.code == "rate_limited")
         self._kit.metrics.llm_calls.add(self.plan.route, error.code)
         self._books.fail(self.plan, self.call_id, error)

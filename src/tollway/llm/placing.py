@@ -10,14 +10,16 @@ What no route can serve in time raises an LlmError whose `parks` is set: a run g
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tollway.config import Llm
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
+from tollway.llm.breakers.breaker import Breaker
+from tollway.llm.breakers.parts import Ticket
 from tollway.llm.calls import Served
-from tollway.llm.guards import Breaker, Guards, Hold, Limiter
+from tollway.llm.guards import Guards, Hold, Limiter
 from tollway.llm.tiers import Group, Tiers, in_order
 
 _SHARE_MIN = 0.02
@@ -26,11 +28,11 @@ _AGAIN_S = 1.0
 
 @dataclass(slots=True)
 class Way:
-    """A route with what guards it; None where nothing does."""
+    """A route with what guards it; without limits it has no limiter."""
 
     served: Served
     limiter: Limiter | None
-    breaker: Breaker | None
+    breaker: Breaker
 
     @property
     def name(self) -> str:
@@ -58,11 +60,21 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A route that may be called now. `instead_of` names the route that should have served, and why it did not."""
+    """A route that may be called now: its capacity held, its breaker told that a call begins.
+
+    `instead_of` names the route that should have served, and why it did not.
+    """
 
     way: Way
     hold: Hold | None
-    instead_of: tuple[str, str] | None
+    ticket: Ticket
+    instead_of: tuple[str, str] | None = None
+
+    def withdraw(self) -> None:
+        """The call is surely not made."""
+        if self.hold is not None:
+            self.hold.release()
+        self.way.breaker.drop(self.ticket)
 
 
 @dataclass(slots=True)
@@ -96,7 +108,7 @@ class Placer:
         way = self._ways.get(served.route.name)
         if way is None:
             name = served.route.name
-            way = self._ways[name] = Way(served, self._guards.limiters.get(name), self._guards.breakers.get(name))
+            way = self._ways[name] = Way(served, self._guards.limiters.get(name), self._guards.breakers.of(name))
         return way
 
     def groups(self, errand: Errand) -> tuple[Group[Served], ...]:
@@ -119,20 +131,20 @@ class Placer:
     async def place(self, errand: Errand) -> Placed:
         """The route to call, its capacity held. Raises LlmError when there is none in time."""
         groups = self.groups(errand)
-        first = groups[0].routes[0].route.name
-        search = _Search()
-        for number, group in enumerate(groups):
-            placed = self._at_once(errand, group, search, number)
-            if placed is None and not group.spills and number < len(groups) - 1:
-                placed = await self._wait_here(errand, search, number)
+        while True:
+            search = _Search()
+            for number, group in enumerate(groups):
+                placed = self._at_once(errand, group, search, number)
+                if placed is None and not group.spills and number < len(groups) - 1:
+                    placed = await self._wait_here(errand, search, number)
+                if placed is not None:
+                    return self._judged(placed, groups, number, search, errand)
+            number, way, patience_s = self._shortest_wait(errand, search)
+            placed = await self._take(way, errand, self._clock.monotonic() + patience_s)
             if placed is not None:
-                way, hold = placed
-                return Placed(way, hold, self._reason(first, groups, number, search, errand))
-        return await self._wait_anywhere(errand, groups, search)
+                return self._judged(placed, groups, number, search, errand)
 
-    def _at_once(
-        self, errand: Errand, group: Group[Served], search: _Search, number: int
-    ) -> tuple[Way, Hold | None] | None:
+    def _at_once(self, errand: Errand, group: Group[Served], search: _Search, number: int) -> Placed | None:
         now = self._clock.monotonic()
         for way in self._ordered(group, errand):
             barred = self._barred(way, errand, now)
@@ -140,12 +152,10 @@ class Placer:
                 search.shut[way.name] = barred
                 continue
             if way.limiter is None:
-                self._count_repeat(way, errand, now)
-                return way, None
+                return self._begun(way, errand, None, now)
             hold = way.limiter.try_take(errand.caller, errand.input_tokens, errand.request.max_tokens)
             if hold is not None:
-                self._count_repeat(way, errand, now)
-                return way, hold
+                return self._begun(way, errand, hold, now)
             wait_s = way.limiter.wait_s(errand.caller, errand.input_tokens, errand.request.max_tokens)
             search.shut[way.name] = ("no_capacity", wait_s)
             search.waits.append((wait_s, number, way))
@@ -163,23 +173,25 @@ class Placer:
 
     def _barred(self, way: Way, errand: Errand, now: float) -> tuple[str, float] | None:
         """Why a route may not be called now, and for how many seconds."""
-        if way.breaker is not None and not way.breaker.admits(now, self._chance()):
+        if not way.breaker.admits(now, self._chance()):
             opens_at = way.breaker.opens_at
             return "breaker_open", _AGAIN_S if opens_at is None else max(0.0, opens_at - now)
-        if self._repeats(way, errand) and not self._guards.retries.may_repeat(way.provider, now):
+        if self._repeats(way, errand) and self._guards.retries.of(way.provider).left(now) < 1:
             return "retry_budget", _AGAIN_S
         return None
 
     def _repeats(self, way: Way, errand: Errand) -> bool:
         return errand.again or way.provider in errand.providers
 
-    def _count_repeat(self, way: Way, errand: Errand, now: float) -> None:
+    def _begun(self, way: Way, errand: Errand, hold: Hold | None, now: float) -> Placed:
+        budget = self._guards.retries.of(way.provider)
         if self._repeats(way, errand):
-            self._guards.retries.repeated(way.provider, now)
+            budget.may_repeat(now)
         else:
-            self._guards.retries.first(way.provider, now)
+            budget.first(now)
+        return Placed(way, hold, way.breaker.begin(now, errand.request.max_tokens))
 
-    async def _wait_here(self, errand: Errand, search: _Search, number: int) -> tuple[Way, Hold | None] | None:
+    async def _wait_here(self, errand: Errand, search: _Search, number: int) -> Placed | None:
         """Wait a moment for capacity of this group, if that is all it takes, before the next group is asked."""
         spill_s = self._options.spill_after_s
         near = [(wait_s, way) for wait_s, at, way in search.waits if at == number and wait_s <= spill_s]
@@ -188,35 +200,43 @@ class Placer:
         way = min(near, key=lambda one: one[0])[1]
         now = self._clock.monotonic()
         try:
-            return way, await self._take(way, errand, min(errand.deadline, now + spill_s))
+            return await self._take(way, errand, min(errand.deadline, now + spill_s))
         except LlmError:
             return None
 
-    async def _wait_anywhere(self, errand: Errand, groups: Sequence[Group[Served]], search: _Search) -> Placed:
-        """Wait where it is shortest, or say that it would be too long."""
-        now = self._clock.monotonic()
-        patience_s = min(errand.deadline - now, self._options.park_after_s)
+    def _shortest_wait(self, errand: Errand, search: _Search) -> tuple[int, Way, float]:
+        """Where the wait for capacity is shortest, and how long to wait there. Raises LlmError if it is too long."""
         if not search.waits:
             raise self._shut(errand, search)
+        patience_s = min(errand.deadline - self._clock.monotonic(), self._options.park_after_s)
         wait_s, number, way = min(search.waits, key=lambda one: one[:2])
         if wait_s > patience_s:
             raise _no_capacity(errand, wait_s)
-        hold = await self._take(way, errand, now + patience_s)
-        first = groups[0].routes[0].route.name
-        return Placed(way, hold, self._reason(first, groups, number, search, errand))
+        return number, way, patience_s
 
-    async def _take(self, way: Way, errand: Errand, deadline: float) -> Hold:
+    async def _take(self, way: Way, errand: Errand, deadline: float) -> Placed | None:
+        """Wait for a route's capacity; None if it may not be called any more when it comes. Raises LlmError."""
         assert way.limiter is not None, "only what is limited is waited for"
         hold = await way.limiter.take(errand.caller, errand.input_tokens, errand.request.max_tokens, deadline)
-        self._count_repeat(way, errand, self._clock.monotonic())
-        return hold
+        now = self._clock.monotonic()
+        if self._barred(way, errand, now) is not None:
+            hold.release()
+            return None
+        return self._begun(way, errand, hold, now)
+
+    def _judged(
+        self, placed: Placed, groups: Sequence[Group[Served]], number: int, search: _Search, errand: Errand
+    ) -> Placed:
+        reason = self._reason(groups, number, search, errand)
+        return placed if reason is None else replace(placed, instead_of=reason)
 
     def _reason(
-        self, first: str, groups: Sequence[Group[Served]], number: int, search: _Search, errand: Errand
+        self, groups: Sequence[Group[Served]], number: int, search: _Search, errand: Errand
     ) -> tuple[str, str] | None:
         """Which route should have served, and why it did not; None when the first in rank did, spill-over included."""
         if number == 0 or (groups[number].tier == groups[0].tier and all(group.spills for group in groups[:number])):
             return None
+        first = groups[0].routes[0].route.name
         if first in errand.failed:
             return first, errand.failed[first].code
         return first, search.shut.get(first, ("no_capacity", 0.0))[0]

@@ -13,11 +13,8 @@ from pathlib import Path
 from uuid import UUID
 
 from tollway.config import Settings
-from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
-from tollway.llm.gateway import Gateway, GatewayOptions
-from tollway.llm.governor import Governor, GovernorOptions
-from tollway.llm.guards import Guards
+from tollway.llm.governor import Governor
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -33,8 +30,8 @@ from tollway.runtime.steps import LlmDefaults, LlmSteps
 from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
-from tollway.spend.prices import Prices
 from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.llm import governor
 
 EXIT_REPLACED = 75
 ALONE_RUNS_MAX = 200
@@ -127,18 +124,16 @@ class _Crew:
     worker: Worker
     claims: Claims
     heartbeat: Heartbeat
-    shifts: ShiftBoard
 
 
 @asynccontextmanager
 async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> AsyncIterator[_Crew]:
-    async with base(settings, "worker") as parts, _gateway(settings, parts.clock) as gateway:
+    async with base(settings, "worker") as parts, _shifts(parts) as shifts, governor(parts, shifts) as governing:
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        governor = Governor(gateway, Guards(), parts.metrics, GovernorOptions(settings.llm, parts.clock))
-        worker = _make_worker(parts, agents, governor, worker_id, claims)
+        worker = _make_worker(parts, agents, governing, worker_id, claims)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -146,29 +141,20 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
             lambda: {
                 **process_facts(worker, names, settings.worker.slots, parts.metrics),
-                "routes": governor.board.facts(),
+                "routes": governing.board.facts(),
             },
             lambda: _replaced(worker, stop),
             parts.metrics.loop_lag_seconds.observe,
         )
-        shifts = ShiftBoard(parts.database, parts.broadcast)
-        await shifts.start()
         heartbeat.on_settings(shifts.version_seen)
         heartbeat.start()
         try:
-            yield _Crew(parts, worker, claims, heartbeat, shifts)
+            yield _Crew(parts, worker, claims, heartbeat)
         finally:
             heartbeat.stop()
-            await shifts.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
-
-
-def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
-    """The LLM path. Raises ConfigError for a route that could never be called."""
-    options = GatewayOptions(clock=clock, tiers=settings.tiers)
-    return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
 
 
 def _make_worker(parts: Base, agents: Registry, governor: Governor, worker_id: int, claims: Claims) -> Worker:
@@ -201,13 +187,13 @@ def _replaced(worker: Worker, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _gateway(settings: Settings, clock: AnchoredClock) -> AsyncIterator[Gateway]:
-    gateway = make_gateway(settings, clock)
-    await gateway.start()
+async def _shifts(parts: Base) -> AsyncIterator[ShiftBoard]:
+    shifts = ShiftBoard(parts.database, parts.broadcast)
+    await shifts.start()
     try:
-        yield gateway
+        yield shifts
     finally:
-        await gateway.stop()
+        await shifts.stop()
 
 
 async def _publish(parts: Base, agents: Registry) -> None:

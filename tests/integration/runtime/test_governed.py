@@ -8,13 +8,12 @@ import asyncpg
 from pydantic import BaseModel
 
 import tollway
-from governor_kit import SetBreaker, SetLimiter
+from governor_kit import SetBreaker, SetLimiter, guards
 from record_kit import event_types
 from runtime_kit import ended, ledger_of, steps_of, until, until_true
 from tollway.config import Tier
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.fold import fold
-from tollway.llm.guards import Guards
 from tollway.record.cancel import cancel_runs
 from tollway.record.reads import RunReads
 from tollway.record.run_document import run_json
@@ -89,7 +88,7 @@ async def test_a_run_without_capacity_parks_and_resumes(agents: Registry, make_c
         return (await run.llm("hello", tier="fast", cache="off")).route
 
     parked: list[str] = []
-    async with make_crew(guards=Guards(breakers={"fast": breaker})) as one:
+    async with make_crew(guarded=guards(breakers={"fast": breaker})) as one:
         run_id = await one.submit("waits", max_attempts=1)
         await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
         await until(lambda: one.worker.running == 0)
@@ -115,8 +114,8 @@ async def test_a_parked_run_can_be_cancelled(agents: Registry, make_crew, admin:
     async def waits(run: tollway.Run) -> str:
         return (await run.llm("hello", tier="fast", cache="off")).route
 
-    guards = Guards({"fast": SetLimiter(free=False, wait=900.0)})
-    async with make_crew(guards=guards) as one:
+    stand = guards({"fast": SetLimiter(free=False, wait=900.0)})
+    async with make_crew(guarded=stand) as one:
         run_id = await one.submit("waits")
         await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
         await cancel_runs(one.database, [run_id], "key-9")
@@ -133,7 +132,7 @@ async def test_a_run_does_not_park_while_its_other_calls_are_under_way(
     async def two(run: tollway.Run) -> None:
         await run.gather(run.llm("a", tier="brief", cache="off"), run.llm("b", tier="fast", cache="off"))
 
-    async with make_crew(guards=Guards({"fast": limiter})) as one:
+    async with make_crew(guarded=guards({"fast": limiter})) as one:
         run_id = await one.submit("two")
         await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
         assert await steps_of(admin, run_id) == [("1", "llm", "done")]

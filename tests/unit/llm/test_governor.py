@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from governor_kit import ASK, CALLER, MemoryBooks, SetBreaker, SetLimiter, governed, route
+from governor_kit import ASK, CALLER, MemoryBooks, SetBreaker, SetLimiter, governed, guards, route
 from tollway.config import Llm, Tier
 from tollway.domain.errors import LlmError
 from tollway.llm.books import Terms
-from tollway.llm.guards import Guards
 
 BROKEN = {"fault_rates": {"status_500": 1.0}}
 
@@ -30,7 +29,7 @@ async def test_a_failed_route_is_followed_by_the_next() -> None:
     limiters = {"a": SetLimiter(), "b": SetLimiter()}
     breakers = {"a": SetBreaker(), "b": SetBreaker()}
     routes = [route("a"), route("b", priority=2)]
-    async with governed(routes, {"a": BROKEN}, Guards(limiters, breakers)) as (governor, sim):
+    async with governed(routes, {"a": BROKEN}, guards(limiters, breakers)) as (governor, sim):
         result = await governor.complete(ASK, CALLER, books, Terms())
         assert [row.status for row in sim.ledger.rows()] == [500, 200]
     assert books.told == [("intend", "a"), ("provider_5xx", "a"), ("intend", "b"), ("settle", "b")]
@@ -63,24 +62,24 @@ async def test_a_request_at_fault_goes_nowhere_else() -> None:
 async def test_an_open_breaker_is_passed_by() -> None:
     """A route whose breaker is open is not called; the books hear which route another stands in for, and why."""
     books = MemoryBooks()
-    guards = Guards(breakers={"a": SetBreaker(shut=True)})
-    async with governed([route("a"), route("b", priority=2)], guards=guards) as (governor, _):
+    stand = guards(breakers={"a": SetBreaker(shut=True)})
+    async with governed([route("a"), route("b", priority=2)], guarded=stand) as (governor, _):
         result = await governor.complete(ASK, CALLER, books, Terms())
     assert (result.route, books.plans[0].instead_of) == ("b", ("a", "breaker_open"))
 
 
 async def test_with_every_breaker_open_a_run_parks() -> None:
     """Nothing is sent while all routes are shut; the error says when to ask again, and that a run may park."""
-    guards = Guards(breakers={"a": SetBreaker(shut=True)})
-    error = await failing(route("a"), guards=guards)
+    stand = guards(breakers={"a": SetBreaker(shut=True)})
+    error = await failing(route("a"), guarded=stand)
     assert (error.code, error.parks, error.billed) == ("breaker_open", True, False)
     assert error.retry_after_s is not None
 
 
 async def test_bought_capacity_spills_over_at_once() -> None:
     """On-demand capacity of one priority takes what provisioned has no room for, and that is no fallback."""
-    guards = Guards({"bought": SetLimiter(free=False, wait=0.1), "spot": SetLimiter()})
-    async with governed([route("spot"), route("bought", capacity="provisioned")], guards=guards) as (governor, _):
+    stand = guards({"bought": SetLimiter(free=False, wait=0.1), "spot": SetLimiter()})
+    async with governed([route("spot"), route("bought", capacity="provisioned")], guarded=stand) as (governor, _):
         result = await governor.complete(ASK, CALLER, MemoryBooks(), Terms())
     assert (result.route, result.degraded) == ("spot", ())
 
@@ -88,25 +87,25 @@ async def test_bought_capacity_spills_over_at_once() -> None:
 @pytest.mark.parametrize(("wait_s", "served_by"), [(0.5, "a"), (5.0, "b")])
 async def test_a_short_wait_is_taken_before_a_lower_priority(wait_s: float, served_by: str) -> None:
     """Capacity that comes within llm.spill_after_s is waited for; else the next priority serves."""
-    guards = Guards({"a": SetLimiter(free=False, wait=wait_s), "b": SetLimiter()})
-    async with governed([route("a"), route("b", priority=2)], guards=guards) as (governor, _):
+    stand = guards({"a": SetLimiter(free=False, wait=wait_s), "b": SetLimiter()})
+    async with governed([route("a"), route("b", priority=2)], guarded=stand) as (governor, _):
         result = await governor.complete(ASK, CALLER, MemoryBooks(), Terms())
     assert result.route == served_by
 
 
 async def test_too_long_a_wait_parks() -> None:
     """Capacity that comes later than llm.park_after_s is not waited for in a slot."""
-    guards = Guards({"a": SetLimiter(free=False, wait=120.0)})
-    error = await failing(route("a"), guards=guards, llm=Llm(park_after_s=10))
+    stand = guards({"a": SetLimiter(free=False, wait=120.0)})
+    error = await failing(route("a"), guarded=stand, llm=Llm(park_after_s=10))
     assert (error.code, error.parks, error.retry_after_s) == ("no_capacity", True, 120.0)
 
 
 async def test_a_429_goes_to_the_limiter_and_the_next_route() -> None:
     """A 429 gives its capacity back, slows the limiter, says nothing to the breaker, and falls to the next route."""
     limiter, breaker = SetLimiter(), SetBreaker()
-    guards = Guards({"a": limiter}, {"a": breaker})
+    stand = guards({"a": limiter}, {"a": breaker})
     models = {"a": {"fault_rates": {"status_429": 1.0}}}
-    async with governed([route("a"), route("b", priority=2)], models, guards) as (governor, _):
+    async with governed([route("a"), route("b", priority=2)], models, stand) as (governor, _):
         result = await governor.complete(ASK, CALLER, MemoryBooks(), Terms())
     assert result.route == "b"
     assert (limiter.ends, limiter.throttles, breaker.ends) == (["release"], [1.0], [None])
@@ -141,7 +140,7 @@ async def test_a_request_goes_where_it_fits() -> None:
 async def test_what_cannot_be_served_takes_nothing(change: dict[str, Any], code: str) -> None:
     """A request that no route could serve is refused before a lease is taken or an intent written (P11)."""
     limiter, books = SetLimiter(), MemoryBooks()
-    async with governed([route("a")], guards=Guards({"a": limiter})) as (governor, _):
+    async with governed([route("a")], guarded=guards({"a": limiter})) as (governor, _):
         with pytest.raises(LlmError) as caught:
             await governor.complete(replace(ASK, **change), CALLER, books, Terms())
     assert (caught.value.code, caught.value.final, books.told, limiter.ends) == (code, True, [], [])
@@ -159,8 +158,8 @@ async def test_each_timeout_says_which_it_was(call_s: float, step_s: float, code
 async def test_a_call_nobody_waits_for_is_cut() -> None:
     """Cancelled, a call ends at once: capacity stays spent, the breaker hears nothing, the books that it was cut."""
     limiter, breaker, books = SetLimiter(), SetBreaker(), MemoryBooks()
-    guards = Guards({"a": limiter}, {"a": breaker})
-    async with governed([route("a")], {"a": {"latency_s": 30.0}}, guards) as (governor, sim):
+    stand = guards({"a": limiter}, {"a": breaker})
+    async with governed([route("a")], {"a": {"latency_s": 30.0}}, stand) as (governor, sim):
         task = asyncio.ensure_future(governor.complete(ASK, CALLER, books, Terms()))
         async with asyncio.timeout(10):
             while not sim.ledger.in_flight:
@@ -179,7 +178,7 @@ async def test_an_intent_that_is_refused_gives_capacity_back() -> None:
             raise LlmError("budget_exhausted", "no", final=True)
 
     limiter = SetLimiter()
-    async with governed([route("a"), route("b", priority=2)], guards=Guards({"a": limiter})) as (governor, sim):
+    async with governed([route("a"), route("b", priority=2)], guarded=guards({"a": limiter})) as (governor, sim):
         with pytest.raises(LlmError):
             await governor.complete(ASK, CALLER, Poor(), Terms())
         assert not list(sim.ledger.rows())

@@ -2,11 +2,10 @@
 
 import pytest
 
-from governor_kit import SetBreaker, SetLimiter, route
+from governor_kit import SetBreaker, SetLimiter, guards, route
 from tollway.domain.clock import AnchoredClock
 from tollway.llm.board import RouteBoard, shown_routes
 from tollway.llm.fallbacks import CALLS_MIN, LASTING_S, FallbackWatch
-from tollway.llm.guards import Guards
 from tollway.llm.meter import RouteMeter, joined_facts
 
 
@@ -43,7 +42,7 @@ def test_views_of_processes_are_joined() -> None:
 def test_every_route_is_shown() -> None:
     """Routes at rest are shown with zeroes; the worst state of a breaker in any process is the route's."""
     breaker = SetBreaker(shut=True)
-    board = RouteBoard(Guards({"a": SetLimiter(free=False)}, {"a": breaker}), AnchoredClock())
+    board = RouteBoard(guards({"a": SetLimiter(free=False)}, {"a": breaker}), AnchoredClock())
     board.meter("a").begin()
     shown = shown_routes([route("a", rpm=600), route("b")], [board.facts(), {}])
     first, second = shown

@@ -1,0 +1,43 @@
+"""The LLM path of a process: gateway, guards, governor. The same in workers and in API processes, for the wire."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tollway.config import Settings
+from tollway.domain.clock import AnchoredClock
+from tollway.domain.llm import Caller
+from tollway.llm.breakers.board import BreakerBoard
+from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.llm.governor import Governor, GovernorOptions
+from tollway.llm.guards import Guards
+from tollway.llm.retries import RetryBudgets
+from tollway.llm.shifts import shifted
+from tollway.record.shifts import ShiftBoard
+from tollway.spend.prices import Prices
+from tollway.wiring.base import Base
+
+
+def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
+    """The way to the providers. Raises ConfigError for a route that could never be called."""
+    options = GatewayOptions(clock=clock, tiers=settings.tiers)
+    return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
+
+
+@asynccontextmanager
+async def governor(parts: Base, shifts: ShiftBoard) -> AsyncIterator[Governor]:
+    """The governor of a process, its guards at work. Raises ConfigError for a route that could never be called."""
+    settings = parts.settings
+    gateway = make_gateway(settings, parts.clock)
+    breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
+    guards = Guards({}, breakers, RetryBudgets(settings.llm.retry_share))
+
+    def shift(caller: Caller, tier: str) -> str:
+        return shifted(shifts.now, caller, tier) if shifts.now else tier
+
+    await gateway.start()
+    breakers.start()
+    try:
+        yield Governor(gateway, guards, parts.metrics, GovernorOptions(settings.llm, parts.clock, shift))
+    finally:
+        breakers.stop()
+        await gateway.stop()
