@@ -101,7 +101,7 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
                 yield place, key
                 waiting.append((f"{place}.{key}" if place else str(key), inner))
         elif isinstance(item, list):
-            waiting.extend((f"{place}.{index}", inner) for index, inner in enumerate(item))
+            waiting.extend((f"{place}.{index}" if place else str(index), inner) for index, inner in enumerate(item))
         else:
             yield place, item
 

@@ -13,7 +13,7 @@ from contract_server import KEY, RUN_ID, ContractServer, Reply, event, problem, 
 from tollway.cli import COMMANDS, LazyGroup, main
 
 RUN = f"/v1/runs/{RUN_ID}"
-CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key")
+CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key", "shifts")
 STEP = {
     "n": 1, "name": "classify", "kind": "llm", "state": "done", "attempt": 1, "route": "sim-fast", "cached": False,
     "input_tokens": 90, "output_tokens": 40, "cost_usd": 0.0000375, "calls": 1,
@@ -273,6 +273,29 @@ def test_dead_letters_are_listed_and_replayed_by_count(server: ContractServer) -
         {"filter": {"agent": "triage"}},
         {"filter": {"agent": "triage"}, "confirm": 3},
     ]
+
+
+def test_shifts(server: ContractServer) -> None:
+    """`shifts` lists by default; `set` adds to the list or replaces its like; `clear` ends all, or those it names."""
+    wide = {"from_tier": "powerful", "to_tier": "capable"}
+    acme = {"tenant": "acme", "from_tier": "fast", "to_tier": "capable"}
+    server.on("GET /v1/shifts", Reply(200, {"items": [wide, acme], "next": None}))
+    server.on("PUT /v1/shifts", Reply(200, {"items": [acme], "next": None}))
+    assert "acme" in tollway(server, "shifts").stdout
+    assert json.loads(tollway(server, "shifts", "--json").stdout)["items"] == [wide, acme]
+    for words, sent in (
+        ("set fast powerful --tenant acme", [wide, acme | {"to_tier": "powerful"}]),
+        (
+            "set fast powerful --agent triage",
+            [wide, acme, {"agent": "triage", "from_tier": "fast", "to_tier": "powerful"}],
+        ),
+        ("clear --tenant acme", [wide]),
+        ("clear --tenant acme --task-type mail", [wide, acme]),
+        ("clear --json", []),
+    ):
+        result = tollway(server, "shifts", *words.split())
+        assert (result.exit_code, server.asked("PUT /v1/shifts")[-1].body) == (0, sent)
+    assert tollway(server, "shifts", "nonsense").exit_code == 2
 
 
 def test_tenant_and_key(server: ContractServer) -> None:
