@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from test_providers import ASK, KINDS, gateway_to, plan_on_first
 
-from llm_kit import answering, plan_on_first, serving
+from llm_kit import ASK, KINDS, answering, gateway_to, plan_on_first, serving
 from tollway.domain.errors import LlmError
 from tollway.llm.gateway import Gateway
 
