@@ -1,19 +1,31 @@
-"""A server on loopback that answers as a script says, byte by byte, and a transport to it."""
+"""Gateways to every kind of provider, a server that answers as a script says, byte by byte, and a transport to it."""
 
 import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+from tollway.config import Price, Provider, Route
 from tollway.domain.llm import LlmRequest
 from tollway.llm.calls import Plan
 from tollway.llm.estimate import input_tokens
-from tollway.llm.gateway import Gateway
+from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.transport import Transport, TransportOptions
+from tollway.spend.prices import Prices
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+ASK = LlmRequest("fast", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi there"}], 50)
+KINDS: dict[str, dict[str, Any]] = {
+    "openai": {"kind": "openai", "base_url": "{}/v1"},
+    "responses": {"kind": "openai", "base_url": "{}/v1", "api": "responses"},
+    "emulated": {"kind": "openai", "base_url": "{}/v1", "structured": "emulated"},
+    "anthropic": {"kind": "anthropic", "base_url": "{}"},
+    "gemini": {"kind": "gemini", "base_url": "{}/v1beta"},
+}
 
 
 @asynccontextmanager
@@ -59,12 +71,14 @@ async def transport_to(url: str, **options: float) -> AsyncIterator[Transport]:
         await transport.stop()
 
 
-def answering(*answers: bytes) -> Script:
-    """Answers each request of a connection with the next bytes, then closes."""
+def answering(*answers: bytes, seen: list[bytes] | None = None) -> Script:
+    """Answers each request of a connection with the next bytes, then closes; the requests are added to `seen`."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in answers:
-            await read_request(reader)
+            request = await read_request(reader)
+            if seen is not None:
+                seen.append(request)
             writer.write(answer)
             await writer.drain()
 
@@ -83,3 +97,14 @@ def plan_on_first(gateway: Gateway, request: LlmRequest) -> Plan:
     """A call on the first route that serves what is asked for."""
     served = gateway.tiers.groups(request.tier)[0].routes[0]
     return gateway.plan(request, served, input_tokens(request))
+
+
+def gateway_to(kind: str, url: str, options: GatewayOptions | None = None) -> Gateway:
+    """A gateway with one route to the server at `url`."""
+    told = KINDS[kind]
+    provider = Provider(**{**told, "base_url": told["base_url"].format(url)})
+    route = Route(name="one", tier="fast", provider="sim", model="m")
+    prices = Prices(
+        {"sim/m": Price(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60", cached_input_usd_per_mtok="0.05")}
+    )
+    return Gateway([route], {"sim": provider}, prices, options or GatewayOptions())

@@ -10,20 +10,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import Raw, structs
 
-from llm_kit import plan_on_first
-from tollway.config import Price, Provider, Route
+from llm_kit import ASK, KINDS, gateway_to, plan_on_first
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import LlmRequest
+from tollway.domain.llm import Sent
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.streams import CallStream
 from tollway.llm.transport import TransportOptions
 from tollway.simulator.provider import RunningSim, start_provider_sim
-from tollway.spend.prices import Prices
 
-BASE = {"openai": "{}/v1", "anthropic": "{}"}
-ASK = LlmRequest("fast", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi there"}], 50)
+ASK_RAW = b'[{"role":"user", "content": "Hi there"}]'
+SENT = {
+    "openai": ("openai.chat", {"messages": ASK_RAW}),
+    "responses": ("openai.responses", {"input": b'"Hi"'}),
+    "anthropic": ("anthropic.messages", {"messages": ASK_RAW}),
+}
 WEATHER = {
     "type": "function",
     "function": {
@@ -41,15 +43,7 @@ VERDICT = {
 Setup = Callable[..., Any]
 
 
-def gateway_to(kind: str, url: str, options: GatewayOptions | None = None) -> Gateway:
-    """A gateway with one route to `url`."""
-    provider = Provider(kind=kind, base_url=url)
-    route = Route(name="one", tier="fast", provider="sim", model="m")
-    prices = Prices({"sim/m": Price(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")})
-    return Gateway([route], {"sim": provider}, prices, options or GatewayOptions())
-
-
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """The vendor."""
     return str(request.param)
@@ -64,7 +58,7 @@ def setup(kind: str) -> Setup:
         options: GatewayOptions | None = None, **config: Any
     ) -> AsyncIterator[tuple[Gateway, RunningSim]]:
         sim = await start_provider_sim({"latency_s": 0.0, **config})
-        gateway = gateway_to(kind, BASE[kind].format(sim.url), options)
+        gateway = gateway_to(kind, sim.url, options)
         await gateway.start()
         try:
             yield gateway, sim
@@ -142,10 +136,10 @@ async def test_stream_chunk_by_chunk(setup: Setup) -> None:
         assert (decoder.done, decoder.completion()) == (True, completion)
 
 
-async def test_tools(setup: Setup, kind: str) -> None:
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+async def test_tools(setup: Setup, choice: Any) -> None:
     """A tool call comes back in neutral form, whole and streamed, and its result can be sent back."""
-    choice: Any = "required" if kind == "openai" else {"type": "any"}
-    asked = replace(ASK, tools=[WEATHER], extra={"tool_choice": choice})
+    asked = replace(ASK, tools=[WEATHER], tool_choice=choice)
     async with setup() as (gateway, sim):
         whole = (await gateway.execute(plan_on_first(gateway, asked), "c", 5)).completion
         stream = gateway.stream(plan_on_first(gateway, replace(asked, stream=True)), "d", 5)
@@ -180,6 +174,89 @@ async def test_structured_output(setup: Setup, schema: dict[str, Any]) -> None:
             answer = json.loads(completion.text)
             assert isinstance(answer, list if schema["type"] == "array" else dict)
             assert (completion.tool_calls, completion.stop_reason) == ((), "stop")
+
+
+async def test_tools_may_be_forbidden(setup: Setup) -> None:
+    """A request that offers tools and lets none be called is a right one on every wire."""
+    async with setup() as (gateway, _):
+        for choice in ("auto", "none"):
+            asked = replace(ASK, tools=[WEATHER], tool_choice=choice, top_p=0.5, temperature=0.5)
+            assert (await gateway.execute(plan_on_first(gateway, asked), "c", 5)).completion.text
+
+
+async def test_cached_and_reasoning_usage(setup: Setup, kind: str) -> None:
+    """Tokens read from the vendor's cache and tokens of thought are told apart and charged right, also of a stream."""
+    prices = {"cached_input_usd_per_mtok": 0.05}
+    async with setup(cached_share=0.5, reasoning_share=0.25, output_tokens=40, prices=prices) as (gateway, sim):
+        whole = await gateway.execute(plan_on_first(gateway, ASK), "c", 5)
+        stream = gateway.stream(plan_on_first(gateway, replace(ASK, stream=True)), "d", 5)
+        await _exhaust(stream)
+        for result, row in zip((whole, stream.result), sim.ledger.rows(), strict=True):
+            usage = result.completion.usage
+            assert (usage.input_tokens, usage.cached_tokens) == (row.input_tokens, row.input_tokens // 2)
+            thought = 0 if kind == "anthropic" else 10  # that vendor does not tell them apart
+            assert (usage.output_tokens, usage.reasoning_tokens, usage.estimated) == (40, thought, False)
+            assert result.cost_nano == row.cost_nano
+
+
+async def test_images(setup: Setup) -> None:
+    """An image in the common form reaches the vendor in a form it takes, its data untouched."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
+    message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}
+    async with setup() as (gateway, _):
+        plan = plan_on_first(gateway, replace(ASK, messages=[message]))
+        assert b"QUJD" in plan.body
+        assert (await gateway.execute(plan, "c", 5)).completion.text
+
+
+async def test_embeddings(setup: Setup, kind: str) -> None:
+    """Texts become vectors in their order, their input counted; a vendor without embeddings refuses before sending."""
+    asked = replace(ASK, messages=[], inputs=("one text", "another", "one text"))
+    async with setup() as (gateway, sim):
+        if kind == "anthropic":
+            with pytest.raises(LlmError, match="embeddings"):
+                plan_on_first(gateway, asked)
+            return
+        completion = (await gateway.execute(plan_on_first(gateway, asked), "c", 5)).completion
+        one, other, same = completion.vectors
+        (row,) = sim.ledger.rows()
+        assert (one == same, one == other, len(one)) == (True, False, 16)
+        assert (row.status, row.output_tokens, completion.usage.output_tokens) == (200, 0, 0)
+        assert completion.usage.estimated == (kind == "gemini")
+        assert completion.usage.estimated or completion.usage.input_tokens == row.input_tokens
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", SENT)
+async def test_unknown_fields_pass_through(setup: Setup, kind: str, streamed: bool) -> None:
+    """What a client sent in the vendor's own form goes on byte for byte but for what is ours to set."""
+    form, fields = SENT[kind]
+    odd = b'{"deep": [1.50, "\\u00fc"],  "x":1}'
+    given = {**fields, "x_new": odd, "model": b'"tier"', "stream": b"false", "max_tokens": b"9", "temperature": b"0.70"}
+    if kind == "responses":
+        given["max_output_tokens"] = given.pop("max_tokens")
+    sent = Sent(form, {name: Raw(value) for name, value in given.items()})
+    asked = replace(ASK, sent=sent, stream=streamed, extra={"never": "sent"})
+    async with setup(output_tokens=30) as (gateway, sim):
+        plan = plan_on_first(gateway, asked)
+        assert b'"x_new":' + odd in plan.body
+        assert b'"temperature":0.70' in plan.body
+        body = json.loads(plan.body)
+        assert (body["model"], body.get("stream", False), "never" in body) == ("m", streamed, False)
+        assert body["max_output_tokens" if kind == "responses" else "max_tokens"] == 50
+        if streamed:
+            stream = gateway.stream(plan, "c", 5)
+            raw = b""
+            while (got := await stream.read()) is not None:
+                raw += got[0]
+            assert raw.startswith((b"data: {", b"event: "))
+            assert not stream.result.completion.usage.estimated
+        else:
+            completion = (await gateway.execute(plan, "c", 5)).completion
+            assert completion.form == form
+            assert completion.text.encode() in completion.body
+            json.loads(completion.body)
+        assert [row.status for row in sim.ledger.rows()] == [200]
 
 
 async def test_rate_limited(setup: Setup) -> None:
@@ -282,7 +359,7 @@ async def test_refused_request(setup: Setup) -> None:
     async with setup() as (gateway, sim):
         # The plan is right; only what is sent no longer is.
         plan = structs.replace(plan_on_first(gateway, ASK), body=b'{"model":"m","messages":[],"max_tokens":5}')
-        with pytest.raises(LlmError, match="message") as caught:
+        with pytest.raises(LlmError, match=r"answered 400: (?!no reason)") as caught:
             await gateway.execute(plan, "c", 5)
         assert (caught.value.code, caught.value.status, caught.value.final) == ("refused", 400, True)
         assert not caught.value.billed
@@ -293,7 +370,7 @@ async def test_nobody_there(kind: str) -> None:
     """A provider that refuses connections is a `connection` error that cannot have been billed."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        gateway = gateway_to(kind, f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+        gateway = gateway_to(kind, f"http://127.0.0.1:{taken.getsockname()[1]}")
         await gateway.start()
         with pytest.raises(LlmError) as caught:
             await gateway.execute(plan_on_first(gateway, ASK), "c", 5)

@@ -74,6 +74,9 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
             yield ConfigError(
                 f"providers.{name}.api", provider.api, 'only kind = "openai" has this choice; leave it out'
             )
+        if provider.api_version and provider.kind != "openai":
+            remedy = 'only Azure, which is kind = "openai", has one; leave it out'
+            yield ConfigError(f"providers.{name}.api_version", provider.api_version, remedy)
 
 
 def _prices(settings: Settings) -> Iterator[ConfigError]:

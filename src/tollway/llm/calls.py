@@ -7,7 +7,7 @@ import msgspec
 from tollway.config import Route
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, LlmRequest
-from tollway.llm.providers.wire import Wire, vendor_message
+from tollway.llm.providers.wire import Wire, vendor_message, vendor_wait
 from tollway.llm.transport import Transport
 from tollway.spend.prices import ModelPrice
 
@@ -100,7 +100,9 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
 
 
 def failure(status: int, body: bytes, retry_after_s: float | None) -> LlmError:
-    """The error an unsuccessful status stands for."""
+    """The error an unsuccessful status stands for; where no header says when to come again, the body may."""
+    if retry_after_s is None and status >= 400:
+        retry_after_s = vendor_wait(body)
     said = vendor_message(body) or "no reason given"
     message = f"the provider answered {status}: {said}"
     if status == 429:

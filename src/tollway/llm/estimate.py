@@ -16,7 +16,7 @@ PER_ATTACHMENT = 2000
 
 
 def input_tokens(request: LlmRequest) -> int:
-    """The estimate for messages, tools, schema and extra fields together. Tokens, at least 1.
+    """The estimate for messages, texts to embed, tools, schema and extra fields together. Tokens, at least 1.
 
     Raises AttributeError or TypeError for messages that are not in the chat form.
     """

@@ -84,7 +84,9 @@ class Gateway:
         served = plan.served
         since = time.monotonic()
         try:
-            answer = await served.transport.post(plan.body, call_id, timeout_s, self._options.first_byte_timeout_s)
+            path = served.wire.path(plan.request, plan.model)
+            patience_s = self._options.first_byte_timeout_s
+            answer = await served.transport.post(plan.body, call_id, timeout_s, patience_s, path)
             if not 200 <= answer.status < 300:
                 raise failure(answer.status, answer.body, answer.retry_after_s)
             return plan.result(served.wire.decode(answer.body, plan.request), time.monotonic() - since)
@@ -97,7 +99,8 @@ class Gateway:
         if not plan.request.stream:
             raise ValueError("this plan is of a plain request: set LlmRequest.stream")
         served = plan.served
-        exchange = served.transport.open(plan.body, call_id, timeout_s)
+        path = served.wire.path(plan.request, plan.model)
+        exchange = served.transport.open(plan.body, call_id, timeout_s, path)
         decoder = served.wire.stream(plan.request)
         return CallStream(plan, exchange, decoder, self._options.stream_first_byte_timeout_s)
 

@@ -40,7 +40,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Transport:
-    """Posts JSON to one URL of one provider. `start` before the first call, `stop` may be called twice."""
+    """Posts JSON to one provider. `start` before the first call, `stop` may be called twice."""
 
     def __init__(self, url: str, headers: dict[str, str], options: TransportOptions) -> None:
         """Raises ValueError for a URL or header that cannot be sent, ConfigError for a proxy that cannot be used."""
@@ -56,15 +56,16 @@ class Transport:
             "content-type": "application/json",
             **headers,
         }
-        path = target.path
+        self._before_path = ""
         if proxy is not None and not target.tls:
-            path = f"http://{target.authority}{path}"
+            self._before_path = f"http://{target.authority}"
             if proxy.authorization:
                 fields["proxy-authorization"] = proxy.authorization
         if any("\r" in text or "\n" in text for item in fields.items() for text in item):
             raise ValueError("a header holds a line break")
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self._head = f"POST {path} HTTP/1.1\r\n{lines}x-tollway-call-id: ".encode("latin-1")
+        self._lines = f" HTTP/1.1\r\n{lines}x-tollway-call-id: "
+        self._heads = {"": self._head(target.path)}
 
     async def start(self) -> None:
         """Make the pool; no connection is opened yet."""
@@ -79,20 +80,28 @@ class Transport:
         if pool is not None:
             pool.close()
 
-    async def post(self, body: bytes, call_id: str, timeout_s: float, first_byte_s: float | None) -> Answer:
-        """Send and read the whole answer, whatever its status. Times in seconds."""
-        exchange = self.open(body, call_id, timeout_s)
+    async def post(
+        self, body: bytes, call_id: str, timeout_s: float, first_byte_s: float | None, path: str = ""
+    ) -> Answer:
+        """Send and read the whole answer, whatever its status. Times in seconds; `path` as of `open`."""
+        exchange = self.open(body, call_id, timeout_s, path)
         try:
             return await exchange.whole(first_byte_s)
         finally:
             exchange.abort()
 
-    def open(self, body: bytes, call_id: str, timeout_s: float) -> "Exchange":
-        """An exchange not yet begun."""
+    def open(self, body: bytes, call_id: str, timeout_s: float, path: str = "") -> "Exchange":
+        """An exchange not yet begun. `path`, with its query, is another than the URL's; a provider has few of them."""
         if self._pool is None:
             raise RuntimeError("the transport is not started")
-        request = b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (self._head, call_id.encode(), len(body), body)
+        head = self._heads.get(path)
+        if head is None:
+            head = self._heads[path] = self._head(path)
+        request = b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, call_id.encode(), len(body), body)
         return Exchange(self._pool, request, timeout_s, self._options.body_bytes_max)
+
+    def _head(self, path: str) -> bytes:
+        return f"POST {self._before_path}{path}{self._lines}".encode("latin-1")
 
 
 class Exchange:

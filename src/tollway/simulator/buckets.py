@@ -5,6 +5,7 @@ A bucket fills continuously at its rate up to its depth; what is refused takes n
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _ROUNDING = 1e-6  # units that may be missing by nothing but floating point
 
@@ -30,8 +31,8 @@ class TokenBucket:
         return self._level
 
     def take(self, units: float) -> None:
-        """Take units that `level` has shown to be there."""
-        self._level -= units
+        """Take units that `level` has shown to be there; fewer than none are given back."""
+        self._level = min(self.depth, self._level - units)
 
     def wait_s(self, units: float, now: float) -> float:
         """Seconds until `units` will be there: 0 if they are, infinite if they are more than the bucket is deep."""
@@ -63,38 +64,80 @@ class Refusal:
     retry_after_s: float
 
 
+class Gauges(NamedTuple):
+    """How the limits of a model stand; None for one it does not have."""
+
+    requests: Gauge | None = None
+    tokens: Gauge | None = None
+    input: Gauge | None = None
+    output: Gauge | None = None
+
+
+class Charge(NamedTuple):
+    """What one call takes: `tokens` of input and output together, and each apart."""
+
+    tokens: int
+    input: int = 0
+    output: int = 0
+
+
+class Rates(NamedTuple):
+    """Limits a minute, 0 meaning none: requests, tokens, tokens of input, tokens of output; their depth in seconds."""
+
+    rpm: float = 0
+    tpm: float = 0
+    tpm_in: float = 0
+    tpm_out: float = 0
+    bucket_s: float = 1
+
+
+_NAMES = ("requests", "tokens", "input tokens", "output tokens")
+
+
 class Limits:
-    """The two limits of a model: requests and tokens a minute; 0 means none.
+    """The limits of a model.
 
     A bucket is `bucket_s` seconds of its rate deep; that of the requests holds at least one, else nothing could pass.
     """
 
-    __slots__ = ("requests", "tokens")
+    __slots__ = ("_buckets",)
 
-    def __init__(self, rpm: float, tpm: float, bucket_s: float, now: float) -> None:
-        self.requests = TokenBucket(rpm, max(1.0, rpm / 60 * bucket_s), now) if rpm else None
-        self.tokens = TokenBucket(tpm, tpm / 60 * bucket_s, now) if tpm else None
+    def __init__(self, rates: Rates, now: float) -> None:
+        least = (1.0, 0.0, 0.0, 0.0)
+        self._buckets = tuple(
+            TokenBucket(rate, max(low, rate / 60 * rates.bucket_s), now) if rate else None
+            for rate, low in zip(rates[:4], least, strict=True)
+        )
 
-    def admit(self, tokens: int, now: float) -> Refusal | None:
+    def admit(self, charge: Charge, now: float) -> Refusal | None:
         """Take one request and its tokens, or refuse and take nothing."""
-        requests_wait = self.requests.wait_s(1, now) if self.requests else 0.0
-        tokens_wait = self.tokens.wait_s(tokens, now) if self.tokens else 0.0
-        if requests_wait > 0 or tokens_wait > 0:
-            what = "requests" if requests_wait > tokens_wait else "tokens"
-            return Refusal(what, max(requests_wait, tokens_wait))
-        if self.requests:
-            self.requests.take(1)
-        if self.tokens:
-            self.tokens.take(tokens)
+        asked = (1, *charge)
+        waits = [
+            bucket.wait_s(units, now) if bucket else 0.0 for bucket, units in zip(self._buckets, asked, strict=True)
+        ]
+        longest = max(waits)
+        if longest > 0:
+            # Of two that run out alike the tokens are named, as vendors do.
+            return Refusal(_NAMES[max(range(4), key=lambda at: (waits[at], at))], longest)
+        for bucket, units in zip(self._buckets, asked, strict=True):
+            if bucket:
+                bucket.take(units)
         return None
 
-    def gauges(self, now: float) -> tuple[Gauge | None, Gauge | None]:
-        """How requests and tokens stand at `now`."""
-        return _gauge(self.requests, now), _gauge(self.tokens, now)
+    def correct(self, output: int, now: float) -> None:
+        """Give back tokens of output that were reserved and not made."""
+        bucket = self._buckets[3]
+        if bucket:
+            bucket.level(now)
+            bucket.take(-output)
+
+    def gauges(self, now: float) -> Gauges:
+        """How they stand at `now`."""
+        return Gauges(*(_gauge(bucket, now) for bucket in self._buckets))
 
     def fill(self, now: float) -> None:
-        """Make both buckets full."""
-        for bucket in (self.requests, self.tokens):
+        """Make every bucket full."""
+        for bucket in self._buckets:
             if bucket:
                 bucket.fill(now)
 

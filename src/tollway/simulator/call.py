@@ -101,7 +101,7 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._plan.bill(self._entry, self._share())
+        self._bill(self._share())
         self._entry.status = STATUS_CANCELLED
         self._entry.fault = Fault.CANCELLED
         self._record()
@@ -213,11 +213,15 @@ class Call:
     def _headers(self) -> bytes:
         headers = self._wire.headers(self._n)
         if self._plan.gauges is not None:
-            headers += self._wire.limit_headers(*self._plan.gauges)
+            headers += self._wire.limit_headers(self._plan.gauges)
         return headers
 
-    def _finish(self, share: float = 1.0) -> None:
+    def _bill(self, share: float) -> None:
         self._plan.bill(self._entry, share)
+        self._plan.correct(self._entry.output_tokens, time.monotonic())
+
+    def _finish(self, share: float = 1.0) -> None:
+        self._bill(share)
         self._entry.fault = self._plan.fault
         self._record()
 
@@ -231,4 +235,5 @@ class Call:
 
 
 def _framed(chunk: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+    """A chunk as HTTP frames it; an empty one would end the answer, and is none."""
+    return b"" if not chunk else b"%x\r\n%b\r\n" % (len(chunk), chunk)

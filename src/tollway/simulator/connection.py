@@ -15,7 +15,7 @@ from tollway.simulator.call import Call
 from tollway.simulator.control import control
 from tollway.simulator.desk import Desk
 from tollway.simulator.neutral import ErrorKind
-from tollway.simulator.wires import DEFAULT_WIRE, WIRES
+from tollway.simulator.wires import DEFAULT_WIRE, wire_at
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 HEAD_BYTES_MAX = 64 * 1024
@@ -220,8 +220,8 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: Request) -> None:
         self._answering = request
         path, _, query = request.url.partition(b"?")
-        wire = WIRES.get(path)
-        if wire is not None and request.method == b"POST":
+        wire = wire_at(path) if request.method == b"POST" else None
+        if wire is not None:
             self._call = Call(self, wire, request.call_id, request.at)
             self._call.begin(request.body)
             return

@@ -1,7 +1,7 @@
 """What the simulated provider answers besides calls: `/sim/*` for whoever runs the simulation, models and health.
 
 `GET /sim/ledger?after=N&limit=L` shows the rows numbered above N (at most 100,000 a request; `next` leads on) and the
-totals, `?totals=1` the totals alone.
+totals, `?totals=1` the totals alone. `GET /sim/limits?after=S` shows what passed and was refused, by model and second.
 """
 
 import time
@@ -13,7 +13,7 @@ import msgspec
 
 from tollway.domain.errors import ConfigError
 from tollway.simulator.desk import Desk
-from tollway.simulator.wires import DEFAULT_WIRE, WIRES
+from tollway.simulator.wires import DEFAULT_WIRE, wire_at
 
 ROWS_MAX = 100_000
 MODELS = ("sim-fast", "sim-capable", "sim-powerful")
@@ -27,9 +27,10 @@ _json = msgspec.json.encode
 def control(desk: Desk, method: bytes, path: bytes, query: bytes, body: bytes) -> Reply:
     """Status and JSON body for anything that is not a call; unknown routes get the vendor's 404."""
     routes = _ROUTES.get(path)
-    wire = WIRES.get(path, DEFAULT_WIRE)
+    found = wire_at(path)
+    wire = found or DEFAULT_WIRE
     name = f"{method.decode('latin-1')} {path.decode('latin-1')}"
-    if routes is None and path not in WIRES:
+    if routes is None and found is None:
         return 404, wire.error("not_found", f"Unknown request URL: {name}. Please check the URL for typos.")
     route = (routes or {}).get(method)
     if route is None:
@@ -72,6 +73,17 @@ def _ledger(desk: Desk, query: bytes, body: bytes) -> Reply:
     return 200, _json({"rows": rows, "totals": totals, "next": following})
 
 
+def _limits(desk: Desk, query: bytes, body: bytes) -> Reply:
+    try:
+        asked = parse_qs(query.decode("ascii"), strict_parsing=bool(query))
+        after = int(asked.pop("after", ["-1"])[-1])
+    except ValueError:
+        return 422, _json({"error": {"message": "after must be a whole number of seconds"}})
+    if asked:
+        return 422, _json({"error": {"message": "the only parameter is after"}})
+    return 200, _json(desk.meter.shown(after, time.monotonic()))
+
+
 def _reset(desk: Desk, query: bytes, body: bytes) -> Reply:
     desk.reset(time.monotonic())
     return 200, _json({"totals": desk.ledger.totals()})
@@ -92,6 +104,7 @@ def _health(desk: Desk, query: bytes, body: bytes) -> Reply:
 _ROUTES: dict[bytes, dict[bytes, Route]] = {
     b"/sim/config": {b"GET": _config, b"POST": _change},
     b"/sim/ledger": {b"GET": _ledger},
+    b"/sim/limits": {b"GET": _limits},
     b"/sim/reset": {b"POST": _reset},
     b"/v1/models": {b"GET": _models},
     b"/healthz": {b"GET": _health},

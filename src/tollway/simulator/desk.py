@@ -2,6 +2,7 @@
 
 Billed are: an answer in full, garbled or late ones too; of a cut one the whole input and the output sent; of a call the
 client left, the same if it was streaming, else all of it, for the work goes on. 400, 429 and 500 cost nothing.
+A prompt that holds the words "JSON Schema" and a schema is obeyed as a model would: with JSON, in a code fence.
 Failed calls (500) count against the limits, refused ones (429) do not. The tokens billed are those of the law
 `output_tokens` for every form of answer; one that must fit a schema is never cut short by max_tokens.
 """
@@ -9,13 +10,15 @@ Failed calls (500) count against the limits, refused ones (429) do not. The toke
 import math
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import msgspec
 
-from tollway.simulator.buckets import Gauge, Limits
+from tollway.simulator.buckets import Charge, Gauges, Limits, Rates
 from tollway.simulator.faults import Fault
 from tollway.simulator.fitting import Fitters, UnfitSchema
 from tollway.simulator.ledger import Entry, Ledger
+from tollway.simulator.meter import Meter
 from tollway.simulator.neutral import Answer, Ask, BadAsk, estimate_tokens
 from tollway.simulator.settings import Profile, Settings
 from tollway.simulator.words import fingerprint, words
@@ -39,7 +42,9 @@ class Plan:
     delay_s: float = 0.0
     message: str = ""
     retry_after_s: float = math.inf
-    gauges: tuple[Gauge | None, Gauge | None] | None = None
+    gauges: Gauges | None = None
+    limits: Limits | None = None
+    reserved: int = 0
 
     def bill(self, entry: Entry, share: float = 1.0) -> None:
         """Write on the entry what this call used and costs, `share` being how much of the output was made."""
@@ -48,7 +53,12 @@ class Plan:
             return
         entry.input_tokens = self.input_tokens
         entry.output_tokens = int(self.answer.output_tokens * share)
-        entry.cost_nano = self.profile.cost_nano(entry.input_tokens, entry.output_tokens)
+        entry.cost_nano = self.profile.cost_nano(entry.input_tokens, entry.output_tokens, self.answer.cached_tokens)
+
+    def correct(self, made: int, now: float) -> None:
+        """The answer has ended: what was reserved of the limit of output and not made goes back."""
+        if self.limits is not None and self.reserved != made:
+            self.limits.correct(self.reserved - made, now)
 
 
 class Desk:
@@ -57,7 +67,8 @@ class Desk:
     def __init__(self, settings: Settings, now: float) -> None:
         self.ledger = Ledger()
         self._fitters = Fitters()
-        self._limits: dict[str, tuple[tuple[float, float, float], Limits | None]] = {}
+        self.meter = Meter(now)
+        self._limits: dict[str, tuple[Rates, Limits | None]] = {}
         self._n = 0
         self.settings = settings
         self._rng = Random(settings.seed)
@@ -71,8 +82,9 @@ class Desk:
         self._make_limits(now)
 
     def reset(self, now: float) -> None:
-        """Empty the ledger, fill the buckets, start chance anew."""
+        """Empty the ledger and the meter, fill the buckets, start chance anew."""
         self.ledger.clear()
+        self.meter = Meter(now)
         self._rng = Random(self.settings.seed)
         for _, limits in self._limits.values():
             if limits is not None:
@@ -92,40 +104,55 @@ class Desk:
         if fault is Fault.STATUS_429:
             message = "Too many requests, by the rate of the fault status_429"
             gauges = limits.gauges(now) if limits else None
+            self.meter.count(ask.model, 0, refused=True, now=now)
             return Plan(
                 429, profile, tokens, fault=fault, message=message, retry_after_s=_INJECTED_RETRY_AFTER_S, gauges=gauges
             )
-        wanted = max(1, round(profile.output_tokens.draw(self._rng)))
+        wanted = 0 if ask.embeds else max(1, round(profile.output_tokens.draw(self._rng)))
         made = wanted if ask.max_tokens is None else min(wanted, ask.max_tokens)
+        cached = int(tokens * profile.cached_share)
+        reserved = made if ask.max_tokens is None or ask.embeds else ask.max_tokens
+        charge = Charge(tokens + (reserved if ask.counts_output else 0), tokens - cached, reserved)
         gauges = None
         if limits is not None:
-            refusal = limits.admit(tokens + (ask.max_tokens or made), now)
+            refusal = limits.admit(charge, now)
             gauges = limits.gauges(now)
             if refusal is not None:
+                self.meter.count(ask.model, 0, refused=True, now=now)
                 message = _refusal_text(ask.model, refusal.what, refusal.retry_after_s)
                 wait_s = refusal.retry_after_s
                 return Plan(429, profile, tokens, message=message, retry_after_s=wait_s, gauges=gauges)
-        delay = profile.latency.draw(self._rng)
+        self.meter.count(ask.model, charge.tokens, refused=False, now=now)
+        plan = Plan(200, profile, tokens, None, fault, profile.latency.draw(self._rng), gauges=gauges)
+        plan.limits, plan.reserved = limits, reserved
         if fault is Fault.STATUS_500:
-            message = "The server failed, by the rate of the fault status_500"
-            return Plan(500, profile, tokens, fault=fault, delay_s=delay, message=message, gauges=gauges)
+            plan.status, plan.message = 500, "The server failed, by the rate of the fault status_500"
+            return plan
         if fault is Fault.SLOW:
-            delay += profile.slow_s
+            plan.delay_s += profile.slow_s
         if not ask.stream:
-            delay += made * profile.s_per_token
-        finish = "length" if made < wanted and ask.schema is None else ask.finish
-        answer = Answer(n, self._text(ask, made), tokens, made, finish)
-        return Plan(200, profile, tokens, answer, fault, delay, gauges=gauges)
+            plan.delay_s += made * profile.s_per_token
+        thought = int(made * profile.reasoning_share)
+        text, structured = self._text(ask, made - thought)
+        finish = "length" if made < wanted and not structured else ask.finish
+        plan.answer = Answer(n, text, tokens, made, finish, cached, thought)
+        return plan
 
-    def _text(self, ask: Ask, made: int) -> str:
+    def _text(self, ask: Ask, made: int) -> tuple[str, bool]:
+        """What is answered, and whether it had to fit a schema."""
+        if ask.embeds:
+            return "", False
         mark = fingerprint(ask.texts, self.settings.seed)
-        if ask.schema is None:
-            return words(mark, made)
+        told = ask.schema is None and _schema_told(ask.texts[0])
+        schema = told or ask.schema
+        if not schema:
+            return words(mark, made), False
         try:
-            value = self._fitters.of(ask.schema).fit(ask.texts[-1], mark)
+            value = self._fitters.of(schema).fit(ask.texts[-1], mark)
         except UnfitSchema as error:
             raise BadAsk(f"Invalid schema: {error}", field="response_format", model=ask.model) from None
-        return msgspec.json.encode(value).decode()
+        text = msgspec.json.encode(value).decode()
+        return (f"```json\n{text}\n```" if told else text), True
 
     def _make_limits(self, now: float) -> None:
         held = self._limits
@@ -138,8 +165,20 @@ class Desk:
             if before is not None and before[0] == key:
                 self._limits[profile.limits_of] = before
                 continue
-            rpm, tpm, _ = key
-            self._limits[profile.limits_of] = (key, Limits(*key, now) if rpm or tpm else None)
+            self._limits[profile.limits_of] = (key, Limits(key, now) if any(key[:4]) else None)
+
+
+def _schema_told(text: str) -> bytes | None:
+    """The JSON Schema that a prompt asks to fit, if it does."""
+    _, asked, after = text.partition("JSON Schema")
+    start = after.find("{")
+    if not asked or start < 0:
+        return None
+    try:
+        schema = msgspec.json.decode(after[start:].strip(), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return msgspec.json.encode(schema)
 
 
 def pieces(answer: Answer, structured: bool) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 from tollway.simulator.faults import Fault
 
 _FAULTS: tuple[Fault | None, ...] = (None, *Fault)
+_REFUSED = 429
 _FAULT_CODES = {fault: code for code, fault in enumerate(_FAULTS)}
 
 
@@ -49,12 +50,13 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums over all rows; `in_flight` calls have arrived and have no row yet."""
+    """Sums over all rows, `refused_by_model` the 429s; `in_flight` calls have arrived and have no row yet."""
 
     calls: int
     by_status: dict[str, int]
     by_fault: dict[str, int]
     by_model: dict[str, int]
+    refused_by_model: dict[str, int]
     input_tokens: int
     output_tokens: int
     cost_nano: int
@@ -78,6 +80,7 @@ class Ledger:
         self._by_status: Counter[int] = Counter()
         self._by_fault: Counter[Fault | None] = Counter()
         self._by_model: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._id_ends)
@@ -103,6 +106,8 @@ class Ledger:
         self._by_status[entry.status] += 1
         self._by_fault[entry.fault] += 1
         self._by_model[entry.model] += 1
+        if entry.status == _REFUSED:
+            self._refused[entry.model] += 1
 
     def rows(self, after: int = 0, limit: int | None = None) -> Iterator[Row]:
         """The rows with `n` > `after`, oldest first, at most `limit`."""
@@ -140,6 +145,7 @@ class Ledger:
             by_status={str(status): count for status, count in sorted(self._by_status.items())},
             by_fault={fault.value: count for fault, count in self._by_fault.items() if fault},
             by_model=dict(self._by_model),
+            refused_by_model=dict(self._refused),
             input_tokens=self._sums[0],
             output_tokens=self._sums[1],
             cost_nano=self._sums[2],

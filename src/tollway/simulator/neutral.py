@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tollway.simulator.buckets import Gauge
+from tollway.simulator.buckets import Gauges
 
 Finish = Literal["stop", "length", "tool"]
 ErrorKind = Literal["bad_request", "not_found", "too_large", "rate_limited", "server_error"]
@@ -28,7 +28,9 @@ class Ask:
     """A request for a completion. `texts` are the texts of its messages in order, the last being the one to answer.
 
     With `schema` (JSON Schema as bytes) the answer must fit it; with `tool` it is a call of that tool, whose
-    arguments fit. `finish` is what the vendor then calls the end.
+    arguments fit. `finish` is what the vendor then calls the end. With `embeds` the texts are to become vectors, of
+    `dimensions` if it says so, `packed` as base64. `counts_output` says whether the vendor's limit of tokens counts
+    output too.
     """
 
     model: str
@@ -39,17 +41,28 @@ class Ask:
     schema: bytes | None = None
     tool: str | None = None
     finish: Finish = "stop"
+    embeds: bool = False
+    dimensions: int | None = None
+    packed: bool = False
+    counts_output: bool = True
 
 
 @dataclass(slots=True)
 class Answer:
-    """A completion: words, JSON that fits a schema, or a tool's arguments. `pieces` is the same text as it streams."""
+    """A completion: words, JSON that fits a schema, or a tool's arguments.
+
+    Of its tokens, `cached_tokens` of input were in the prompt cache and `reasoning_tokens` of output were thought.
+    `events` counts what was streamed, for wires that number it.
+    """
 
     n: int
     text: str
     input_tokens: int
     output_tokens: int
     finish: Finish
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    events: int = 0
 
 
 class Wire(Protocol):
@@ -76,7 +89,7 @@ class Wire(Protocol):
     def headers(self, n: int) -> bytes:
         """Header lines every answer carries; `n` is the number of the call."""
 
-    def limit_headers(self, requests: Gauge | None, tokens: Gauge | None) -> bytes:
+    def limit_headers(self, gauges: Gauges) -> bytes:
         """Header lines that tell how the limits stand."""
 
 

@@ -12,11 +12,13 @@ from msgspec import Meta
 
 from tollway.domain import money
 from tollway.domain.errors import ConfigError
+from tollway.simulator.buckets import Rates
 from tollway.simulator.faults import Fault, FaultLaw
 from tollway.simulator.laws import Law, LawName
 
 _DAY_S = 86_400
 _MILLION = 1_000_000
+_LIMITS = frozenset(Rates._fields)
 _MAPS = ("fault_rates", "prices", "models")
 
 Seconds = Annotated[float, Meta(ge=0, le=_DAY_S)]
@@ -55,10 +57,11 @@ class FaultRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Simulated list prices: 150 nano-dollars an input token, 600 an output token."""
+    """Simulated list prices: 150 nano-dollars an input token, 600 an output token; cached input as any by default."""
 
     input_usd_per_mtok: Price = 0.15
     output_usd_per_mtok: Price = 0.60
+    cached_input_usd_per_mtok: Price | None = None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,7 +69,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     `latency_s`: until the answer, or the first byte of a stream · `tokens_per_s`: speed of generation, on top of it
     (0: at once) · `output_tokens`: length of an answer, capped by what the request allows · `rpm`, `tpm`: limits
-    (0: none) · `bucket_s`: their depth in seconds of the rate · `slow_s`: what the fault `slow` adds.
+    (0: none); tokens are input and max_tokens, taken at the start, of the Gemini wire the input alone · `tpm_in`,
+    `tpm_out`: limits of input (what is cached not counted) and of output, taken at max_tokens and put right to what was
+    made · `bucket_s`: their depth in seconds of the rate · `slow_s`: what the fault `slow` adds · `cached_share`,
+    `reasoning_share`: how much of the input comes from the prompt cache, how much of the output is thought.
     """
 
     latency_s: Seconds | SecondsLaw = 0.05
@@ -74,9 +80,13 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     output_tokens: Tokens | TokensLaw = 20
     rpm: PerMinute = 0
     tpm: PerMinute = 0
+    tpm_in: PerMinute = 0
+    tpm_out: PerMinute = 0
     bucket_s: Annotated[float, Meta(gt=0, le=_DAY_S)] = 1.0
     fault_rates: FaultRates = FaultRates()
     slow_s: Seconds = 10.0
+    cached_share: Rate = 0.0
+    reasoning_share: Rate = 0.0
     prices: Prices = Prices()
 
 
@@ -96,14 +106,18 @@ class Profile:
     output_tokens: Law
     faults: FaultLaw
     slow_s: float
+    cached_share: float
+    reasoning_share: float
     input_nano_per_mtok: int
     output_nano_per_mtok: int
+    cached_nano_per_mtok: int
     limits_of: str
-    limits_key: tuple[float, float, float]
+    limits_key: Rates
 
-    def cost_nano(self, input_tokens: int, output_tokens: int) -> int:
-        """What a call of this size costs, in nano-dollars, rounded half up."""
-        micro = input_tokens * self.input_nano_per_mtok + output_tokens * self.output_nano_per_mtok
+    def cost_nano(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        """What a call of this size costs, in nano-dollars, rounded half up; the cached tokens are among the input's."""
+        micro = (input_tokens - cached_tokens) * self.input_nano_per_mtok
+        micro += cached_tokens * self.cached_nano_per_mtok + output_tokens * self.output_nano_per_mtok
         return (micro + _MILLION // 2) // _MILLION
 
 
@@ -122,7 +136,7 @@ class Settings:
         for name, keys in whole.models.items():
             where = f"models.{name}"
             settings = _convert(merged(own, keys), ModelSettings, where)
-            limits_of = name if not {"rpm", "tpm", "bucket_s"}.isdisjoint(keys) else ""
+            limits_of = name if not _LIMITS.isdisjoint(keys) else ""
             self._profiles[name] = _profile(settings, limits_of, where)
 
     def profile(self, model: str) -> Profile:
@@ -169,16 +183,21 @@ def _convert(document: dict[str, Any], kind: type[_S], where: str) -> _S:
 
 def _profile(settings: ModelSettings, limits_of: str, where: str) -> Profile:
     latency, length = settings.latency_s, settings.output_tokens
+    prices = settings.prices
+    cached = prices.cached_input_usd_per_mtok
     return Profile(
         latency=_law(latency, f"{where}.latency_s"),
         s_per_token=1 / settings.tokens_per_s if settings.tokens_per_s else 0.0,
         output_tokens=_law(length, f"{where}.output_tokens"),
         faults=_faults(settings.fault_rates, f"{where}.fault_rates"),
         slow_s=settings.slow_s,
-        input_nano_per_mtok=money.nano(settings.prices.input_usd_per_mtok),
-        output_nano_per_mtok=money.nano(settings.prices.output_usd_per_mtok),
+        cached_share=settings.cached_share,
+        reasoning_share=settings.reasoning_share,
+        input_nano_per_mtok=money.nano(prices.input_usd_per_mtok),
+        output_nano_per_mtok=money.nano(prices.output_usd_per_mtok),
+        cached_nano_per_mtok=money.nano(prices.input_usd_per_mtok if cached is None else cached),
         limits_of=limits_of,
-        limits_key=(settings.rpm, settings.tpm, settings.bucket_s),
+        limits_key=Rates(settings.rpm, settings.tpm, settings.tpm_in, settings.tpm_out, settings.bucket_s),
     )
 
 

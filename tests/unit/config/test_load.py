@@ -175,6 +175,7 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ('[providers.x]\nkind = "opnai"', "providers.x.kind", "'openai', 'anthropic', 'gemini' or 'litellm'"),
         ('[providers.x]\nkind = "openai"\nbase_url = "ftp://h"', "providers.x.base_url", "http://"),
         ('[providers.x]\nkind = "anthropic"\napi = "responses"', "providers.x.api", "openai"),
+        ('[providers.x]\nkind = "gemini"\napi_version = "v1"', "providers.x.api_version", "Azure"),
         ('[prices."nobody/m"]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1', "prices.nobody/m", "no such provider"),
         ("[prices.m]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1", "prices.m", "provider/model"),
         ('[providers."a/b"]\nkind = "openai"', "providers.a/b", "a provider's name"),

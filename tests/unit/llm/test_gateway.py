@@ -41,7 +41,7 @@ def test_reserves_the_worst_case() -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "refused"),
     ],
 )
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
 def test_refused_before_anything_is_sent(kind: str, change: dict[str, Any], code: str) -> None:
     """A request that cannot be sent is a final error of `plan`, with nothing billed."""
     with pytest.raises(LlmError) as caught:
@@ -52,8 +52,8 @@ def test_refused_before_anything_is_sent(kind: str, change: dict[str, Any], code
 @pytest.mark.parametrize(
     ("provider", "key"),
     [
-        ({"kind": "openai", "api": "responses"}, "providers.p.api"),
         ({"kind": "openai", "api_key_env": "K"}, "api_key_env"),
+        ({"kind": "gemini", "base_url": "http://[::1"}, "providers.p.base_url"),
     ],
 )
 def test_unusable_provider(provider: dict[str, Any], key: str) -> None:

@@ -5,14 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from tollway.config import Provider
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Delta, LlmRequest, ToolCall, Usage
 from tollway.llm.providers import anthropic, openai
 from tollway.llm.providers.sse import SseReader
 from tollway.llm.schema import prepare, unwrap
 
-OPENAI = openai.wire("http://h/v1", None)
-ANTHROPIC = anthropic.wire("http://h", None)
+OPENAI = openai.wire(Provider(kind="openai", base_url="http://h/v1"), None)
+ANTHROPIC = anthropic.wire(Provider(kind="anthropic", base_url="http://h"), None)
 ASK = LlmRequest("fast", [{"role": "user", "content": "Hi"}], 10)
 
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tollway.simulator.buckets import Limits, TokenBucket
+from tollway.simulator.buckets import Charge, Gauges, Limits, Rates, TokenBucket
 from tollway.simulator.faults import Fault, FaultLaw
 from tollway.simulator.laws import Law
 
@@ -47,50 +47,51 @@ def test_a_law_of_mean_zero_draws_zero() -> None:
 
 def test_a_bucket_gives_its_depth_at_once_and_then_its_rate() -> None:
     """Asked as often as can be for 60 s, a bucket passes depth + its rate over the time, no more and no less."""
-    limits = Limits(rpm=600, tpm=0, bucket_s=2, now=0.0)
-    passed = sum(limits.admit(0, tick / 1000) is None for tick in range(60_001))
+    limits = Limits(Rates(rpm=600, bucket_s=2), 0.0)
+    passed = sum(limits.admit(Charge(0), tick / 1000) is None for tick in range(60_001))
     assert passed == 20 + 600
 
 
 def test_what_is_refused_takes_nothing() -> None:
     """Hammering an empty bucket does not delay its refill, and no request is lost to a refusal for tokens."""
-    limits = Limits(rpm=60, tpm=6000, bucket_s=1, now=0.0)
-    refusal = limits.admit(200, 0.0)
+    limits = Limits(Rates(rpm=60, tpm=6000, bucket_s=1), 0.0)
+    refusal = limits.admit(Charge(200), 0.0)
     assert refusal is not None
     assert refusal.what == "tokens"
     assert refusal.retry_after_s == math.inf
-    assert limits.admit(100, 0.0) is None
-    assert all(limits.admit(1, step / 100) is not None for step in range(1, 100))
-    assert limits.admit(1, 1.0) is None
+    assert limits.admit(Charge(100), 0.0) is None
+    assert all(limits.admit(Charge(1), step / 100) is not None for step in range(1, 100))
+    assert limits.admit(Charge(1), 1.0) is None
 
 
 def test_a_refusal_says_when_to_come_again() -> None:
     """Coming back after `retry_after_s` succeeds, a moment earlier does not."""
-    limits = Limits(rpm=0, tpm=60_000, bucket_s=1, now=0.0)
-    assert limits.admit(900, 0.0) is None
-    refusal = limits.admit(600, 0.0)
+    limits = Limits(Rates(tpm=60_000, bucket_s=1), 0.0)
+    assert limits.admit(Charge(900), 0.0) is None
+    refusal = limits.admit(Charge(600), 0.0)
     assert refusal is not None
     assert refusal.retry_after_s == pytest.approx(0.5)
-    assert limits.admit(600, 0.499) is not None
-    assert limits.admit(600, 0.5001) is None
+    assert limits.admit(Charge(600), 0.499) is not None
+    assert limits.admit(Charge(600), 0.5001) is None
 
 
 def test_a_bucket_of_requests_holds_at_least_one() -> None:
     """A limit of a few requests a minute still lets them through, one at a time."""
-    limits = Limits(rpm=6, tpm=0, bucket_s=1, now=0.0)
-    assert [at for at in range(31) if limits.admit(0, at) is None] == [0, 10, 20, 30]
+    limits = Limits(Rates(rpm=6, bucket_s=1), 0.0)
+    assert [at for at in range(31) if limits.admit(Charge(0), at) is None] == [0, 10, 20, 30]
 
 
 def test_gauges_tell_what_is_left() -> None:
     """The gauges show limit, remaining units and time until full."""
-    limits = Limits(rpm=600, tpm=60_000, bucket_s=1, now=0.0)
-    limits.admit(250, 0.0)
-    requests, tokens = limits.gauges(0.0)
+    limits = Limits(Rates(rpm=600, tpm=60_000, bucket_s=1), 0.0)
+    limits.admit(Charge(250), 0.0)
+    requests, tokens, *others = limits.gauges(0.0)
+    assert others == [None, None]
     assert requests is not None
     assert tokens is not None
     assert (requests.limit, requests.remaining, requests.reset_s) == (600, 9, pytest.approx(0.1))
     assert (tokens.limit, tokens.remaining, tokens.reset_s) == (60_000, 750, pytest.approx(0.25))
-    assert Limits(0, 0, 1, 0.0).gauges(0.0) == (None, None)
+    assert Limits(Rates(), 0.0).gauges(0.0) == Gauges()
 
 
 def test_a_clock_that_stands_still_gives_nothing() -> None:

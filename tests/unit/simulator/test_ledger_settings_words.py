@@ -3,6 +3,7 @@
 import pytest
 
 from tollway.domain.errors import ConfigError
+from tollway.simulator.buckets import Rates
 from tollway.simulator.faults import Fault
 from tollway.simulator.ledger import Entry, Ledger
 from tollway.simulator.settings import Settings
@@ -85,7 +86,7 @@ def test_a_change_merges_and_leaves_the_rest() -> None:
 def test_a_model_differs_only_in_its_own_keys() -> None:
     """A model takes every other setting from the top; with limits of its own it has buckets of its own."""
     settings = Settings({"rpm": 60, "fault_rates": {"slow": 0.5}, "models": {"a": {"rpm": 6}, "b": {"latency_s": 1}}})
-    assert settings.profile("a").limits_key == (6, 0, 1)
+    assert settings.profile("a").limits_key == Rates(rpm=6)
     assert settings.profile("a").limits_of == "a"
     assert settings.profile("b").limits_of == ""
     assert settings.profile("b").latency.mean == 1

@@ -1,14 +1,19 @@
-"""The vendors we can speak to: one entry each. A vendor is a folder of three small files, its quirks data."""
+"""The vendors we can speak to: one entry each. A vendor is a folder of three small files a form, its quirks data."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tollway.config import Provider
 from tollway.domain.errors import ConfigError
-from tollway.llm.providers import anthropic, openai
+from tollway.llm.providers import anthropic, gemini, openai
 from tollway.llm.providers.wire import Wire
 
-KINDS: dict[str, Callable[[str, str | None], Wire]] = {"openai": openai.wire, "anthropic": anthropic.wire}
+KINDS: dict[str, Callable[[Provider, str | None], Wire]] = {
+    "openai": openai.wire,
+    "anthropic": anthropic.wire,
+    "gemini": gemini.wire,
+}
 
 
 def wire_of(name: str, provider: Provider, environ: Mapping[str, str] = os.environ) -> Wire:
@@ -16,19 +21,22 @@ def wire_of(name: str, provider: Provider, environ: Mapping[str, str] = os.envir
     make = KINDS.get(provider.kind)
     if make is None:
         raise ConfigError(f"providers.{name}.kind", provider.kind, f"use one of {', '.join(KINDS)}")
-    if provider.api != "chat":
-        raise ConfigError(f"providers.{name}.api", provider.api, 'not served yet: use "chat"')
-    key = None
-    if provider.api_key_env:
-        key = environ.get(provider.api_key_env, "").strip()
-        if not key:
-            raise ConfigError(
-                f"providers.{name}.api_key_env",
-                provider.api_key_env,
-                "this environment variable is not set: export it, or remove the setting for a server without keys",
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigError(
-                f"providers.{name}.api_key_env", provider.api_key_env, "its value cannot be sent in a header: check it"
-            )
-    return make(provider.base_url, key)
+    wire = make(provider, _key(name, provider, environ))
+    return replace(wire, emulates=True) if provider.structured == "emulated" else wire
+
+
+def _key(name: str, provider: Provider, environ: Mapping[str, str]) -> str | None:
+    if not provider.api_key_env:
+        return None
+    key = environ.get(provider.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"providers.{name}.api_key_env",
+            provider.api_key_env,
+            "this environment variable is not set: export it, or remove the setting for a server without keys",
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"providers.{name}.api_key_env", provider.api_key_env, "its value cannot be sent in a header: check it"
+        )
+    return key

@@ -5,7 +5,7 @@ import time
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from tollway.simulator.buckets import Gauge
+from tollway.simulator.buckets import Gauges
 from tollway.simulator.neutral import Answer, Ask, BadAsk, ErrorKind
 
 _FINISH = {"stop": b"end_turn", "length": b"max_tokens", "tool": b"tool_use"}
@@ -16,8 +16,9 @@ _ERRORS: dict[ErrorKind, str] = {
     "rate_limited": "rate_limit_error",
     "server_error": "api_error",
 }
+_LIMITS = (b"requests", b"tokens", b"input-tokens", b"output-tokens")
 _USAGE = (
-    b'{"input_tokens":%d,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":%d,'
+    b'{"input_tokens":%d,"cache_creation_input_tokens":0,"cache_read_input_tokens":%d,"output_tokens":%d,'
     b'"service_tier":"standard"}'
 )
 _MESSAGE = (
@@ -117,12 +118,12 @@ class AnthropicMessages:
         else:
             block = _TOOL_USE % (answer.n, _json(ask.tool), answer.text.encode())
         stop = b'"%b"' % _FINISH[answer.finish]
-        usage = _USAGE % (answer.input_tokens, answer.output_tokens)
+        usage = _usage(answer, answer.output_tokens)
         return _MESSAGE % (answer.n, _json(ask.model), block, stop, usage)
 
     def opening(self, ask: Ask, answer: Answer) -> bytes:
         """message_start with the input's usage, content_block_start, ping."""
-        message = _MESSAGE % (answer.n, _json(ask.model), b"", b"null", _USAGE % (answer.input_tokens, 1))
+        message = _MESSAGE % (answer.n, _json(ask.model), b"", b"null", _usage(answer, 1))
         block = b'{"type":"text","text":""}'
         if ask.tool is not None:
             block = _TOOL_USE % (answer.n, _json(ask.tool), b"{}")
@@ -146,16 +147,21 @@ class AnthropicMessages:
         """The request id."""
         return b"request-id: req_sim%d\r\n" % n
 
-    def limit_headers(self, requests: Gauge | None, tokens: Gauge | None) -> bytes:
+    def limit_headers(self, gauges: Gauges) -> bytes:
         """`anthropic-ratelimit-*`; resets as RFC 3339 times, to the second above."""
         now = time.time()
         return b"".join(
             b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\n"
             b"anthropic-ratelimit-%b-reset: %b\r\n"
             % (name, gauge.limit, name, gauge.remaining, name, _moment(now + gauge.reset_s))
-            for name, gauge in ((b"requests", requests), (b"tokens", tokens))
+            for name, gauge in zip(_LIMITS, gauges, strict=True)
             if gauge is not None
         )
+
+
+def _usage(answer: Answer, output_tokens: int) -> bytes:
+    """The input without what came from the cache, as the vendor counts it."""
+    return _USAGE % (answer.input_tokens - answer.cached_tokens, answer.cached_tokens, output_tokens)
 
 
 def _moment(epoch_s: float) -> bytes:

@@ -6,22 +6,15 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from tollway.simulator.buckets import Gauge
-from tollway.simulator.neutral import Answer, Ask, BadAsk, ErrorKind, Finish
+from tollway.simulator.neutral import Answer, Ask, BadAsk, Finish
+from tollway.simulator.wires.openai_form import OpenAIForm, read
 
 _JSON_OBJECT = b'{"type":"object","properties":{"answer":{"type":"string"}},"required":["answer"]}'
 _ANY_OBJECT = b'{"type":"object"}'
 _FINISH = {"stop": b"stop", "length": b"length", "tool": b"tool_calls"}
-_ERRORS: dict[ErrorKind, tuple[str, str | None]] = {
-    "bad_request": ("invalid_request_error", None),
-    "not_found": ("invalid_request_error", "unknown_url"),
-    "too_large": ("invalid_request_error", "request_too_large"),
-    "rate_limited": ("rate_limit_error", "rate_limit_exceeded"),
-    "server_error": ("server_error", None),
-}
 _USAGE = (
     b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
-    b'"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
+    b'"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":%d,'
     b'"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
 )
 _WHOLE = (
@@ -98,21 +91,12 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIForm):
     """Implements `Wire`."""
 
     def parse(self, body: bytes) -> Ask:
         """The request in neutral form; raises BadAsk."""
-        try:
-            given = _decode(body)
-        except RecursionError:
-            raise BadAsk("The JSON body of your request is nested too deeply.") from None
-        except msgspec.ValidationError as error:
-            raise BadAsk(f"Invalid request: {error}") from None
-        except msgspec.DecodeError as error:
-            raise BadAsk(f"We could not parse the JSON body of your request: {error}") from None
-        except UnicodeDecodeError:
-            raise BadAsk("We could not parse the JSON body of your request: it is not UTF-8") from None
+        given = read(_decode, body)
         model, messages = given.model, given.messages
         if isinstance(model, UnsetType) or not model:
             raise BadAsk("you must provide a model parameter", field="model")
@@ -157,36 +141,9 @@ class OpenAIChat:
             end += _CHUNK % (answer.n, time.time(), _json(ask.model), b"", usage)
         return end + b"data: [DONE]\n\n"
 
-    def error(self, kind: ErrorKind, message: str, field: str | None = None) -> bytes:
-        """An error object."""
-        name, code = _ERRORS[kind]
-        return _json({"error": {"message": message, "type": name, "param": field, "code": code}})
-
-    def headers(self, n: int) -> bytes:
-        """The request id."""
-        return b"x-request-id: req_sim%d\r\n" % n
-
-    def limit_headers(self, requests: Gauge | None, tokens: Gauge | None) -> bytes:
-        """`x-ratelimit-*`; resets as durations."""
-        return b"".join(
-            b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n"
-            % (name, gauge.limit, name, gauge.remaining, name, duration(gauge.reset_s))
-            for name, gauge in ((b"requests", requests), (b"tokens", tokens))
-            if gauge is not None
-        )
-
     def _chunk(self, ask: Ask, answer: Answer, delta: bytes, finish: bytes = b"null") -> bytes:
         usage = b',"usage":null' if ask.include_usage else b""
         return _CHUNK % (answer.n, time.time(), _json(ask.model), _CHOICE % (delta, finish), usage)
-
-
-def duration(seconds: float) -> bytes:
-    """Seconds in the vendor's form: 12ms, 1.5s, 6m0s."""
-    millis = round(seconds * 1000)
-    if millis < 1000:
-        return b"%dms" % millis
-    minutes, rest = divmod(millis / 1000, 60)
-    return (b"%dm" % minutes if minutes else b"") + b"%gs" % round(rest, 3)
 
 
 def _text(content: str | list[_Part] | None) -> str:
@@ -197,7 +154,7 @@ def _text(content: str | list[_Part] | None) -> str:
 
 def _usage(answer: Answer) -> bytes:
     tokens_in, tokens_out = answer.input_tokens, answer.output_tokens
-    return _USAGE % (tokens_in, tokens_out, tokens_in + tokens_out)
+    return _USAGE % (tokens_in, tokens_out, tokens_in + tokens_out, answer.cached_tokens, answer.reasoning_tokens)
 
 
 def _shape(ask: Ask, given: _Body) -> None:

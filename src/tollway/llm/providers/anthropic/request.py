@@ -10,16 +10,21 @@ from typing import Any
 import msgspec
 
 from tollway.domain.llm import LlmRequest
-from tollway.llm.providers.wire import check_extra, refused, to_json
+from tollway.llm.providers.wire import check_extra, passes, refused, resent, to_json
 from tollway.llm.schema import prepare
 
+FORM = "anthropic.messages"
 _RESERVED = frozenset(("model", "messages", "stream", "max_tokens"))
+_CHOICES = {"auto": {"type": "auto"}, "required": {"type": "any"}, "none": {"type": "none"}}
 _SYSTEM = ("system", "developer")
 _ANSWER_TOOL = "Give the answer with this tool."
 
 
 def encode(request: LlmRequest, model: str) -> bytes:
     """The body. Raises LlmError for messages this wire cannot carry."""
+    if passes(request, FORM):
+        ours: dict[str, Any] = {"model": model, "max_tokens": request.max_tokens}
+        return resent(request, {**ours, "stream": True} if request.stream else ours, frozenset(("stream",)))
     try:
         body = _body(request, model)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -37,19 +42,41 @@ def _body(request: LlmRequest, model: str) -> dict[str, Any]:
         body["system"] = system[0]["text"] if len(system) == 1 and len(system[0]) == 2 else system
     if request.temperature is not None:
         body["temperature"] = request.temperature
-    tools = [_tool(tool["function"]) for tool in request.tools or ()]
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.stop:
+        body["stop_sequences"] = request.stop
+    tools = [_tool(tool) for tool in request.tools or ()]
     if request.schema is not None:
         answer = {"name": request.schema_name, "description": _ANSWER_TOOL}
         tools.append({**answer, "input_schema": prepare(request.schema).plain})
-        body["tool_choice"] = {"type": "any"} if request.tools else {"type": "tool", "name": request.schema_name}
     if tools:
         body["tools"] = tools
+        choice = _choice(request)
+        if choice is not None:
+            body["tool_choice"] = choice
     if request.stream:
         body["stream"] = True
     return body
 
 
-def _tool(function: dict[str, Any]) -> dict[str, Any]:
+def _choice(request: LlmRequest) -> dict[str, Any] | None:
+    """Which tool must be called; where a schema was asked for, that of the answer unless another one is named."""
+    given = request.tool_choice
+    if isinstance(given, dict):
+        return {"type": "tool", "name": given["function"]["name"]}
+    if request.schema is None:
+        return _CHOICES[given] if given is not None else None
+    if "thinking" in request.extra:
+        return None  # the vendor lets a model that thinks choose freely only
+    return {"type": "any"} if request.tools and given != "none" else {"type": "tool", "name": request.schema_name}
+
+
+def _tool(given: dict[str, Any]) -> dict[str, Any]:
+    """A function changes its form; the vendor's own tools are passed as they are."""
+    if "function" not in given:
+        return given
+    function = given["function"]
     tool = {"name": function["name"], "input_schema": function.get("parameters") or {"type": "object"}}
     if function.get("description"):
         tool["description"] = function["description"]
