@@ -27,7 +27,8 @@ from tollway.record.upkeep import Upkeep
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
-from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
+from tollway.runtime.steps import LlmDefaults, LlmSteps
+from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices
 from tollway.simulator.provider import RunningSim

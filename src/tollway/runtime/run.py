@@ -14,7 +14,8 @@ from tollway.domain.llm import ToolCall, Usage
 from tollway.domain.money import usd
 from tollway.runtime.adapters import parse
 from tollway.runtime.journal import RunJournal, Scope, scope_now
-from tollway.runtime.steps import Ask, LlmSteps, Recorded, StreamedStep, TaskSteps
+from tollway.runtime.steps import Ask, LlmSteps, Recorded, StreamedStep
+from tollway.runtime.tasks import TaskSteps
 
 Value = TypeVar("Value")
 

@@ -26,7 +26,8 @@ from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.isolation import Isolation, Scope, isolate_program
 from tollway.runtime.registry import Registry, registry
 from tollway.runtime.run import RunServices
-from tollway.runtime.steps import LlmDefaults, LlmSteps, TaskSteps
+from tollway.runtime.steps import LlmDefaults, LlmSteps
+from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.spend.prices import Prices
