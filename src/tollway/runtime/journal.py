@@ -217,12 +217,13 @@ class RunJournal:
 
     def _tell_outcome(self, write: RunWrite, outcome: StepOutcome) -> None:
         usage = outcome.usage
+        saved = f',"cached":true,"saved_nano":{outcome.saved_nano}' if outcome.cached else ""
         self._tell(
             write,
             f"step.{outcome.state}",
             f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
             f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
-            f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
+            f'"route":{"null" if outcome.route is None else _text(outcome.route)}{saved}}}',
             outcome.ended_at,
         )
 
