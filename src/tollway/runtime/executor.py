@@ -97,7 +97,8 @@ class Execution:
 
     def _arguments(self) -> Sequence[Any]:
         deadline = self.claim.deadline_at
-        run = Run(self.journal, self.spec.tier, deadline, self._services)
+        version = f"{self.spec.name}@{self.spec.version}"
+        run = Run(self.journal, self.spec.tier, version, deadline, self._services)
         if not self.spec.takes_input:
             return (run,)
         return run, self.spec.input.validate_json(self.claim.input)

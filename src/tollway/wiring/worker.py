@@ -32,6 +32,7 @@ from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.spend.prices import Prices
 from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.caches import Caches, caches
 
 EXIT_REPLACED = 75
 ALONE_RUNS_MAX = 200
@@ -128,12 +129,16 @@ class _Crew:
 
 @asynccontextmanager
 async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> AsyncIterator[_Crew]:
-    async with base(settings, "worker") as parts, _gateway(settings, parts.clock) as gateway:
+    async with (
+        base(settings, "worker") as parts,
+        _gateway(settings, parts.clock) as gateway,
+        caches(parts) as cached,
+    ):
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, gateway, worker_id, claims)
+        worker = _make_worker(parts, agents, gateway, cached, (worker_id, claims))
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -158,13 +163,15 @@ def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     return Gateway(settings.routes, settings.providers, Prices(settings.prices), GatewayOptions(clock=clock))
 
 
-def _make_worker(parts: Base, agents: Registry, gateway: Gateway, worker_id: int, claims: Claims) -> Worker:
-    settings = parts.settings
+def _make_worker(
+    parts: Base, agents: Registry, gateway: Gateway, cached: Caches, claiming: tuple[int, Claims]
+) -> Worker:
+    settings, (worker_id, claims) = parts.settings, claiming
     runs = RunServices(
         LlmSteps(
             gateway, parts.ids, LlmDefaults(settings.llm.max_tokens_default, settings.llm.timeout_s), parts.metrics
         ),
-        TaskSteps(parts.ids, parts.metrics),
+        TaskSteps(parts.ids, parts.metrics, cached.tasks),
         WatchedTokens(parts.broadcast),
         random.random,
         asyncio.get_running_loop(),
