@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +18,12 @@ from record_kit import accept_all, new_run
 from tollway.config import Llm, Price, Provider, Route, Tier
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker
+from tollway.hotstate.answers import PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
+from tollway.llm.cache.answers import Kept, KeptResult
+from tollway.llm.cache.exact import ExactCache
+from tollway.llm.cache.memory import Memory
+from tollway.llm.cache.shared import SharedAnswers
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
 from tollway.record.claims import Claims
@@ -105,12 +110,17 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
     metrics, ids = Metrics(), IdMaker(clock)
     runs = RunServices(
         LlmSteps(
-            Governor(gateway, given.get("guarded") or guards(), metrics, GovernorOptions(Llm(timeout_s=30), clock)),
+            Governor(
+                gateway,
+                given.get("guarded") or guards(),
+                metrics,
+                GovernorOptions(Llm(timeout_s=30), clock, cache=make_cache(Kept, lazy)),
+            ),
             ids,
             LlmDefaults(200),
             metrics,
         ),
-        TaskSteps(ids, metrics),
+        TaskSteps(ids, metrics, make_cache(KeptResult, lazy)),
         WatchedTokens(broadcast),
         random.random,
         asyncio.get_running_loop(),
@@ -133,6 +143,15 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
         await broadcast.stop()
         await lazy.stop()
         await database.stop()
+
+
+Kind = TypeVar("Kind", Kept, KeptResult)
+
+
+def make_cache(kind: type[Kind], database: Database, ttl_s: float = 3600.0) -> ExactCache[Kind]:
+    """The cache of a process that has just begun, over the shared tier of the test's database."""
+    shared = SharedAnswers(PostgresAnswers(database), database.clock)
+    return ExactCache(kind, Memory(1 << 20), shared, database.clock, ttl_s)
 
 
 def make_gateway(sim: RunningSim, clock: AnchoredClock, tiers: dict[str, Tier] | None = None) -> Gateway:

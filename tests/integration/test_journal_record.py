@@ -28,6 +28,7 @@ from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
 from tollway.record.database import Database
 from tollway.record.journal import Ending, Entry, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.record.reads import list_steps
 from tollway.record.upkeep import Upkeep
 from tollway.runtime.registry import fingerprint
 
@@ -113,6 +114,27 @@ async def test_an_end_takes_the_last_of_the_journal_along(database: Database, ad
     assert await admin.fetchval("select state from step") == "done"
     assert await admin.fetchval("select nano from ledger") == 640
     assert (await event_types(admin, held.run_id))[-2:] == ["step.done", "succeeded"]
+
+
+async def test_a_hit_is_journaled_with_what_it_saved(database: Database, admin: asyncpg.Connection) -> None:
+    """An outcome says that it was cached and what that saved, written by itself or with the end, and reads so (P10)."""
+    for with_end in (False, True):
+        held, worker = await claim_one(database)
+        record, call_id = JournalRecord(database, worker), ids.new()
+        assert await record.write([intent_write(held, call_id)]) == [True]
+        write = replace(write_of(held, told := fact("step.done", '{"n":1}')), seq=held.next_seq + 1)
+        hit = StepOutcome(1, "done", told.at, b'"yes"', None, "fast", 0, Usage(), 0, cached=True, saved_nano=640)
+        write.outcomes.append(hit)
+        if with_end:
+            write.facts.append(fact("succeeded"))
+            assert await record.complete([Ending(write, "succeeded", b'"x"', None, None, told.at)]) == [True]
+        else:
+            assert await record.write([write]) == [True]
+        (step,) = (await record.steps([held.run_id]))[held.run_id]
+        assert (step["cached"], step["cost_nano"], step["calls"]) == (True, 0, 0)
+        (shown,) = await list_steps(database, held.run_id, 0, 10)
+        assert (shown["cached"], shown["saved_nano"], shown["saved_usd"]) == (True, 640, 640 / 1e9)
+    assert await admin.fetchval("select count(*) from ledger") == 0
 
 
 StaleMaker = Callable[[Claim, int], tuple[Claim, int]]

@@ -109,11 +109,18 @@ def print_steps(steps: Sequence[StepView]) -> None:
             plain(route),
             str(step.calls if isinstance(step.calls, int) else len(step.calls or ())),
             tokens,
-            dollars(nano(step.cost_usd)) if step.cost_usd else "",
+            _cost(step),
             span(between(step.started_at, step.ended_at)),
             plain(str(error or "")),
         )
     console().print(table)
+
+
+def _cost(step: StepView) -> str:
+    """What the step cost, or saved."""
+    if step.cached and step.saved_nano:
+        return f"saved {dollars(step.saved_nano)}"
+    return dollars(nano(step.cost_usd)) if step.cost_usd else ""
 
 
 def print_events(run: RunView, events: Sequence[RunEvent]) -> None:

@@ -75,7 +75,10 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """One journaled step as `GET /v1/runs/{id}/steps` shows it."""
+    """One journaled step as `GET /v1/runs/{id}/steps` shows it.
+
+    A `cached` step was answered from a cache, which saved `saved_nano`.
+    """
 
     n: int
     name: str = ""
@@ -87,6 +90,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+    saved_usd: float | None = None
+    saved_nano: int | None = None
     calls: Any = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -94,6 +94,10 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
     saved_nano: int = 0
     degraded: tuple[str, ...] = ()
 
+    def given_again(self, cached: str) -> "CallResult":
+        """The same answer without a call: what it cost is saved."""
+        return msgspec.structs.replace(self, cached=cached, saved_nano=self.cost_nano, cost_nano=0)
+
     def standing_on(self, rung: str) -> "CallResult":
         """The same answer, one rung lower."""
         return msgspec.structs.replace(self, degraded=(*self.degraded, rung))

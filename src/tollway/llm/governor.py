@@ -1,8 +1,8 @@
 """Every LLM call of this process: placed on a route, accounted before and after, taken elsewhere when a route fails.
 
-    complete ─▶ hop ─▶ settled
-                │ ▲
-                └─┘ failed: the next route, until none is left or the time is over
+    complete ─▶ kept answer? same call in flight? ─▶ hop ─▶ settled ─▶ kept
+                                                     │ ▲
+                            failed: the next route, ─┘ └─ until none is left or the time is over
 
 A hop is one call on one route, with a call id and money of its own.
 """
@@ -19,6 +19,9 @@ from tollway.domain.llm import Caller, LlmRequest
 from tollway.llm import estimate
 from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books, Terms
+from tollway.llm.cache.answers import Kept
+from tollway.llm.cache.exact import FLIGHT, ExactCache
+from tollway.llm.cache.fingerprint import fingerprint
 from tollway.llm.calls import CallResult
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Guards
@@ -48,6 +51,7 @@ class GovernorOptions:
     llm: Llm
     clock: Clock
     shift: Shift = unshifted
+    cache: ExactCache[Kept] | None = None
     chance: Callable[[], float] = field(default=random.random)
 
 
@@ -67,7 +71,28 @@ class Governor:
     async def complete(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult:
         """The whole answer. Raises LlmError, and whatever the books forbid."""
         errand = self._errand(request, caller, terms)
-        return await self._until_served(errand, books, self._call)
+        cache = self._options.cache if terms.cache else None
+        if cache is None:
+            return await self._until_served(errand, books, self._call)
+        return await self._through(cache, errand, books)
+
+    async def _through(self, cache: ExactCache[Kept], errand: Errand, books: Books) -> CallResult:
+        """A kept answer, that of the same call in flight, or a call whose answer is kept."""
+        made: CallResult | None = None
+
+        async def make() -> Kept:
+            nonlocal made
+            made = await self._until_served(errand, books, self._call)
+            return Kept.of(made)
+
+        found = await cache.through(fingerprint(errand.caller, errand.request), errand.caller, make)
+        self._kit.metrics.llm_cache.add(found.result)
+        if made is not None:
+            return made
+        hit = found.value.result().given_again("flight" if found.result == FLIGHT else "exact")
+        self._kit.metrics.llm_saved_nano.add(by=hit.saved_nano)
+        await books.hit(hit)
+        return hit
 
     async def stream(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> GovernedStream:
         """The answer as it comes, once its first piece is there; until then another route may take over."""

@@ -33,7 +33,10 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
 
 class StepOutcome(msgspec.Struct, frozen=True, gc=False):
-    """How a step ended: `state` done or failed, its result as JSON, what it used and cost."""
+    """How a step ended: `state` done or failed, its result as JSON, what it used and cost.
+
+    `cached` is a result that was given again instead of made; `saved_nano` is what the making would have cost.
+    """
 
     n: int
     state: str
@@ -44,6 +47,8 @@ class StepOutcome(msgspec.Struct, frozen=True, gc=False):
     calls: int
     usage: Usage
     cost_nano: int
+    cached: bool = False
+    saved_nano: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -304,11 +309,13 @@ def _outcomes(writes: Sequence[RunWrite]) -> list[list[Any]]:
             outcome.usage.output_tokens,
             outcome.usage.cached_tokens,
             outcome.cost_nano,
+            outcome.cached,
+            outcome.saved_nano,
         )
         for write in writes
         for outcome in write.outcomes
     ]
-    return _table(rows, 12)
+    return _table(rows, 14)
 
 
 def _entries(writes: Sequence[RunWrite]) -> list[list[Any]]:

@@ -148,6 +148,8 @@ async def list_steps(database: Database, run_id: UUID, after_n: int, limit: int)
             "output_tokens": row["output_tokens"],
             "cost_usd": row["cost_nano"] / 1e9,
             "cost_nano": row["cost_nano"],
+            "saved_usd": row["saved_nano"] / 1e9,
+            "saved_nano": row["saved_nano"],
             "calls": row["calls"],
             "started_at": rfc3339(row["started_at"]),
             "ended_at": None if row["ended_at"] is None else rfc3339(row["ended_at"]),

@@ -19,9 +19,10 @@ from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack
 from tollway.domain.texts import storable
 from tollway.record.claims import Claim
 from tollway.runtime.backoff import retry_delay_s
-from tollway.runtime.journal import RunJournal, Scope, scope_now
+from tollway.runtime.journal import RunJournal
 from tollway.runtime.registry import AgentSpec
 from tollway.runtime.run import Run, RunServices
+from tollway.runtime.scope import Scope, scope_now
 from tollway.telemetry.logs import get_logger
 
 log = get_logger("executor")
@@ -46,6 +47,7 @@ class Execution:
         self._stopped_as: Outcome | None = None
         self._told: asyncio.Future[None] = services.loop.create_future()
         journal.on_park = self.stop
+        journal.version = f"{spec.name}@{spec.version}"
 
     async def run(self) -> Outcome:
         """Call the agent, and tell how it ended. Never raises but for the cancellation of its own task."""

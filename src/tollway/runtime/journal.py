@@ -9,8 +9,6 @@ own (`3.1.` for the first branch of the gather that was call 3), so that paralle
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -18,13 +16,14 @@ from uuid import UUID
 import msgspec
 
 from tollway.domain.clock import Clock
-from tollway.domain.errors import Fenced, JournalMismatch, LlmError, TollwayError
+from tollway.domain.errors import Fenced, JournalMismatch, LlmError
 from tollway.domain.llm import Usage
 from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.runtime.scope import ForeignTask, scope_now
 from tollway.telemetry.metrics import Metrics
 
 PARK_MIN_S = 0.25
@@ -35,27 +34,6 @@ _encode = msgspec.json.Encoder().encode
 def _text(text: str) -> str:
     """A string as JSON."""
     return _encode(text).decode()
-
-
-class ForeignTask(TollwayError):
-    """A step was called from a task that has no scope of its own: its number would depend on the weather."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"step {name!r} was called from another task than its run's; use run.gather(...) to work in parallel"
-        )
-
-
-@dataclass(slots=True)
-class Scope:
-    """Where steps are numbered: the run's own task, or one branch of a gather."""
-
-    prefix: str = ""
-    count: int = 0
-    owner: "asyncio.Task[Any] | None" = None
-
-
-scope_now: ContextVar[Scope | None] = ContextVar("tollway_scope", default=None)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -119,6 +97,8 @@ class JournalWriter:
 class RunJournal:
     """One claim's journal. After `Fenced` nothing more is written, and every call raises it.
 
+    `version` is that of the code at work, as `name@version`: what is cached is kept apart by it.
+
     `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
     """
 
@@ -131,6 +111,7 @@ class RunJournal:
         self.hands_off = False
         self.on_park: Callable[[Parked], None] | None = None
         self.degraded: list[str] = []
+        self.version = f"{claim.agent}@{claim.version}"
         self.open_streams: list[Closable] = []
         self.reserved_nano = 0
         self.spent_nano = 0
@@ -264,12 +245,13 @@ class RunJournal:
 
     def _tell_outcome(self, write: RunWrite, outcome: StepOutcome) -> None:
         usage = outcome.usage
+        saved = f',"cached":true,"saved_nano":{outcome.saved_nano}' if outcome.cached else ""
         self._tell(
             write,
             f"step.{outcome.state}",
             f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
             f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
-            f'"route":{"null" if outcome.route is None else _text(outcome.route)}}}',
+            f'"route":{"null" if outcome.route is None else _text(outcome.route)}{saved}}}',
             outcome.ended_at,
         )
 

@@ -1,4 +1,4 @@
-"""The keeper: one elected process that opens gates of time, expires, reaps the dead, and keeps partitions.
+"""The keeper: one elected process that opens gates of time, expires, reaps the dead, keeps partitions and the cache.
 
 Every tick is safe to repeat and safe to run twice at once; the election only spares the work.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.hotstate.answers import AnswerStore
 from tollway.hotstate.broadcast import Broadcast
 from tollway.queue.beats import Beat, BeatWatch
 from tollway.record.upkeep import Upkeep
@@ -21,22 +22,30 @@ TERM_MAX_S = 10.0
 TERM_LOOKS = 7
 ORPHANS_LOOKS = 10
 PARTITIONS_EVERY_S = 3600.0
+ANSWERS_EVERY_S = 60.0
 SLEEP_MIN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class KeeperOptions:
-    """How often it looks at beats and due times (seconds), and how long history is kept (days by noun; 0: for ever)."""
+    """How often it looks at beats and due times (seconds), and how long history is kept (days by noun; 0: for ever).
+
+    Cached answers that all processes share may take `answers_bytes_max`.
+    """
 
     look_every_s: float
     keep_days: dict[str, int]
+    answers_bytes_max: int
 
 
 class Keeper:
     """Keeps until stopped."""
 
-    def __init__(self, upkeep: Upkeep, broadcast: Broadcast, clock: Clock, options: KeeperOptions) -> None:
+    def __init__(
+        self, upkeep: Upkeep, answers: AnswerStore, broadcast: Broadcast, clock: Clock, options: KeeperOptions
+    ) -> None:
         self._upkeep = upkeep
+        self._answers = answers
         self._broadcast = broadcast
         self._clock = clock
         self._options = options
@@ -57,6 +66,7 @@ class Keeper:
         self._tasks = [
             loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
             loop.create_task(self._keep_times(), name="times"),
+            loop.create_task(self._forever(self._sweep_answers, ANSWERS_EVERY_S), name="answers"),
         ]
 
     async def stop(self) -> None:
@@ -127,6 +137,9 @@ class Keeper:
         if gone:
             log.info("partitions.dropped", partitions=",".join(gone))
         await self._upkeep.forget_old(self._options.keep_days.get("run", 0))
+
+    async def _sweep_answers(self) -> None:
+        await self._answers.sweep(self._options.answers_bytes_max)
 
     async def _keep_times(self) -> None:
         """Open gates and expire runs when they are due: sleep until then, or until news of an earlier moment."""

@@ -13,10 +13,11 @@ import msgspec
 from tollway.domain.llm import ToolCall, Usage
 from tollway.domain.money import usd
 from tollway.runtime.adapters import parse
-from tollway.runtime.journal import RunJournal, Scope, scope_now
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.scope import Scope, scope_now
 from tollway.runtime.step_books import Recorded
 from tollway.runtime.steps import Ask, LlmSteps, StreamedStep
-from tollway.runtime.tasks import TaskSteps
+from tollway.runtime.tasks import Task, TaskSteps
 
 Value = TypeVar("Value")
 
@@ -140,14 +141,18 @@ class Run:
         name: str,
         fn: Callable[..., Any],
         *args: Any,
+        cache_ttl: float | None = None,
         on_unknown: str = "retry",
     ) -> Coroutine[Any, Any, Any]:
         """Journal a function: it runs once, and a replay returns what it returned (as JSON carries it).
 
         Async functions run in the loop, others in a thread. `on_unknown` says what happens when the worker was lost
         between the intent and the outcome: "retry" runs it again, "fail" fails the run (StepUnknown).
+
+        With `cache_ttl` (seconds) what it returned is given again meanwhile, to every run of this tenant and this
+        version of the agent that asks for the task of this name with the same arguments, which must be JSON.
         """
-        return self._services.tasks.do(self._journal, name, fn, args, on_unknown)
+        return self._services.tasks.do(self._journal, Task(name, fn, args, on_unknown, cache_ttl))
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
         """Await several at once; results in order. Each branch numbers its own steps, so that a replay fits.

@@ -117,10 +117,23 @@ class StepBooks:
             raise LlmError("invalid_answer", misfit, route=result.route)
         await self._intend(self._ids.new(), 0, result.route)
         self._metrics.steps.add("llm", "done")
-        outcome = StepOutcome(
-            self._number(), "done", self._journal.moment(), self._record(result), None, result.route, 0, _NOTHING, 0
+        at, answer = self._journal.moment(), self._record(result)
+        self._journal.settle(
+            StepOutcome(
+                self._number(),
+                "done",
+                at,
+                answer,
+                None,
+                result.route,
+                0,
+                _NOTHING,
+                0,
+                cached=True,
+                saved_nano=result.saved_nano,
+            ),
+            (),
         )
-        self._journal.settle(outcome, ())
 
     async def _intend(self, call_id: UUID, reserve_nano: int, route: str) -> None:
         journal = self._journal

@@ -17,7 +17,6 @@ from tollway.domain.llm import Caller, LlmRequest
 from tollway.llm.books import Terms
 from tollway.llm.governor import Governor
 from tollway.llm.streaming import GovernedStream
-from tollway.record.claims import Claim
 from tollway.runtime.adapters import schema_of
 from tollway.runtime.journal import RunJournal, Step
 from tollway.runtime.step_books import Recorded, StepBooks, decode_recorded
@@ -84,7 +83,7 @@ class LlmSteps:
         if known is not None:
             return known
         books = self.books(journal, step, returns)
-        caller = caller_of(journal.claim, step.name)
+        caller = caller_of(journal, step.name)
         repaired = False
         while True:
             try:
@@ -105,7 +104,7 @@ class LlmSteps:
         self, journal: RunJournal, step: Step, request: LlmRequest, terms: Terms, books: StepBooks
     ) -> GovernedStream:
         """Begin a streamed step; its first piece is there. Raises LlmError."""
-        caller = caller_of(journal.claim, step.name)
+        caller = caller_of(journal, step.name)
         while True:
             try:
                 return await self._governor.stream(request, caller, books, terms)
@@ -182,12 +181,13 @@ def recorded_answer(journal: RunJournal, step: Step) -> Recorded | None:
     return known
 
 
-def caller_of(claim: Claim, step: str) -> Caller:
+def caller_of(journal: RunJournal, step: str) -> Caller:
     """Who asks, when a run does."""
+    claim = journal.claim
     task_type = ""
     if claim.metadata is not None and '"task_type"' in claim.metadata:
         task_type = str(msgspec.json.decode(claim.metadata).get("task_type", ""))
-    return Caller(claim.tenant, claim.lane, claim.agent, f"{claim.agent}@{claim.version}", step, task_type)
+    return Caller(claim.tenant, claim.lane, claim.agent, journal.version, step, task_type)
 
 
 def _terms(journal: RunJournal, ask: Ask) -> Terms:

@@ -157,6 +157,13 @@ class Metrics:
         self.llm_calls = Counter("tollway_llm_calls_total", "Requests to providers.", ("route", "outcome"))
         self.llm_tokens = Counter("tollway_llm_tokens_total", "Tokens as providers count them.", ("route", "kind"))
         self.llm_cost_nano = Counter("tollway_llm_cost_usd_total", "Dollars settled.", ("route",), divisor=NANO)
+        self.llm_cache = Counter(
+            "tollway_llm_cache_total",
+            "Calls that might be answered from the cache, by what became of them.",
+            ("result",),
+        )
+        self.llm_saved_nano = Counter("tollway_llm_saved_usd_total", "Dollars that hits saved.", divisor=NANO)
+        self.task_cache = Counter("tollway_task_cache_total", "The same of tasks with a `cache_ttl`.", ("result",))
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )

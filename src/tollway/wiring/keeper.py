@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tollway.config import Settings
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.hotstate.answers import PostgresAnswers
 from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.processes import leave_process, register_process
 from tollway.record.upkeep import Upkeep
@@ -12,6 +13,7 @@ from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
 from tollway.wiring.base import base, stop_event
+from tollway.wiring.caches import SHARED_TIMES
 
 LOOK_EVERY_S = 1.5
 
@@ -26,7 +28,11 @@ async def run_keeper(settings: Settings) -> int:
         days = {"run": kept.runs_days, "step": kept.runs_days, "event": kept.events_days, "ledger": kept.ledger_days}
         look_every_s = min(LOOK_EVERY_S, settings.worker.lease_ttl_s / 4)
         keeper = Keeper(
-            Upkeep(parts.database, keeper_id), parts.broadcast, parts.clock, KeeperOptions(look_every_s, days)
+            Upkeep(parts.database, keeper_id),
+            PostgresAnswers(parts.database),
+            parts.broadcast,
+            parts.clock,
+            KeeperOptions(look_every_s, days, SHARED_TIMES * settings.llm.cache_bytes_max),
         )
         deliverer = WebhookDeliverer(
             WebhookRecord(parts.database),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
@@ -15,6 +16,7 @@ from tollway.llm.shifts import shifted
 from tollway.record.shifts import ShiftBoard
 from tollway.spend.prices import Prices
 from tollway.wiring.base import Base
+from tollway.wiring.caches import Caches, caches
 
 
 def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
@@ -23,9 +25,17 @@ def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
 
 
+@dataclass(frozen=True, slots=True)
+class LlmPath:
+    """What serves LLM calls in a process, and the caches that its tasks share."""
+
+    governor: Governor
+    caches: Caches
+
+
 @asynccontextmanager
-async def governor(parts: Base, shifts: ShiftBoard) -> AsyncIterator[Governor]:
-    """The governor of a process, its guards at work. Raises ConfigError for a route that could never be called."""
+async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
+    """The LLM path, its guards at work. Raises ConfigError for a route that could never be called."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
     breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
@@ -34,10 +44,12 @@ async def governor(parts: Base, shifts: ShiftBoard) -> AsyncIterator[Governor]:
     def shift(caller: Caller, tier: str) -> str:
         return shifted(shifts.now, caller, tier) if shifts.now else tier
 
-    await gateway.start()
-    breakers.start()
-    try:
-        yield Governor(gateway, guards, parts.metrics, GovernorOptions(settings.llm, parts.clock, shift))
-    finally:
-        breakers.stop()
-        await gateway.stop()
+    async with caches(parts) as cached:
+        await gateway.start()
+        breakers.start()
+        options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm)
+        try:
+            yield LlmPath(Governor(gateway, guards, parts.metrics, options), cached)
+        finally:
+            breakers.stop()
+            await gateway.stop()

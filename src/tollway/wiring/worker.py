@@ -14,7 +14,6 @@ from uuid import UUID
 
 from tollway.config import Settings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
-from tollway.llm.governor import Governor
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -31,7 +30,7 @@ from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.wiring.base import Base, base, settle_memory, stop_event
-from tollway.wiring.llm import governor
+from tollway.wiring.llm import LlmPath, llm_path
 
 EXIT_REPLACED = 75
 ALONE_RUNS_MAX = 200
@@ -128,12 +127,12 @@ class _Crew:
 
 @asynccontextmanager
 async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> AsyncIterator[_Crew]:
-    async with base(settings, "worker") as parts, _shifts(parts) as shifts, governor(parts, shifts) as governing:
+    async with base(settings, "worker") as parts, _shifts(parts) as shifts, llm_path(parts, shifts) as path:
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, governing, worker_id, claims)
+        worker = _make_worker(parts, agents, path, worker_id, claims)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -141,7 +140,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
             lambda: {
                 **process_facts(worker, names, settings.worker.slots, parts.metrics),
-                "routes": governing.board.facts(),
+                "routes": path.governor.board.facts(),
             },
             lambda: _replaced(worker, stop),
             parts.metrics.loop_lag_seconds.observe,
@@ -157,11 +156,11 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             await lazy.stop()
 
 
-def _make_worker(parts: Base, agents: Registry, governor: Governor, worker_id: int, claims: Claims) -> Worker:
+def _make_worker(parts: Base, agents: Registry, path: LlmPath, worker_id: int, claims: Claims) -> Worker:
     settings = parts.settings
     runs = RunServices(
-        LlmSteps(governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
-        TaskSteps(parts.ids, parts.metrics),
+        LlmSteps(path.governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
+        TaskSteps(parts.ids, parts.metrics, path.caches.tasks),
         WatchedTokens(parts.broadcast),
         random.random,
         asyncio.get_running_loop(),

@@ -14,6 +14,7 @@ from runtime_kit import ended, ledger_of, steps_of, until, until_true
 from tollway.config import Tier
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.fold import fold
+from tollway.hotstate.answers import PostgresAnswers
 from tollway.record.cancel import cancel_runs
 from tollway.record.reads import RunReads
 from tollway.record.run_document import run_json
@@ -97,7 +98,13 @@ async def test_a_run_without_capacity_parks_and_resumes(agents: Registry, make_c
         assert (seen["state"], seen["blocked"]["reason"]) == ("parked", "capacity")
         assert seen["blocked"]["until"] is not None
         parked.append("seen")
-        keeper = Keeper(Upkeep(one.database, 9), one.broadcast, AnchoredClock(), KeeperOptions(0.05, {}))
+        keeper = Keeper(
+            Upkeep(one.database, 9),
+            PostgresAnswers(one.database),
+            one.broadcast,
+            AnchoredClock(),
+            KeeperOptions(0.05, {}, 1 << 20),
+        )
         await keeper.start()
         row = await ended(admin, run_id)
         await keeper.stop()

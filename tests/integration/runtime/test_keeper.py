@@ -12,6 +12,7 @@ import pytest
 from record_kit import accept_all, claim, clock, event_types, new_claims, new_run
 from runtime_kit import ended, until, until_true
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.hotstate.answers import PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.database import Database
 from tollway.record.processes import beat_process, register_process, retire_processes
@@ -37,7 +38,9 @@ class Kept:
             return await beats()
 
         upkeep.beats = look  # type: ignore[method-assign]
-        self.keeper = Keeper(upkeep, broadcast, database.clock, KeeperOptions(look_every_s, {}))
+        self.keeper = Keeper(
+            upkeep, PostgresAnswers(database), broadcast, database.clock, KeeperOptions(look_every_s, {}, 1 << 20)
+        )
 
     async def look_again(self, times: int) -> None:
         """Return after so many more looks."""

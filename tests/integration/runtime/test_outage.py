@@ -11,6 +11,7 @@ import pytest
 import tollway
 from record_kit import accept_all, claim, event_types, new_claims, new_run, session
 from runtime_kit import LANES, crew, ended, ledger_of, until
+from tollway.hotstate.answers import PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.database import Database
 from tollway.record.embedded.cluster import EmbeddedOptions
@@ -103,7 +104,7 @@ async def test_a_run_that_lost_two_workers_runs_alone(
     broadcast = Broadcast(database.options.url)
     program = isolate_program(["--agents", "lonely_agents"])
     isolation = Isolation(database, claims, broadcast, program, Scope(LANES, ["lonely"]))
-    keeper = Keeper(upkeep, broadcast, database.clock, KeeperOptions(0.1, {}))
+    keeper = Keeper(upkeep, PostgresAnswers(database), broadcast, database.clock, KeeperOptions(0.1, {}, 1 << 20))
     await keeper.start()
     await isolation.start()
     try:

@@ -12,8 +12,8 @@ import tollway
 from executor_kit import outcome_of
 from tollway.domain.errors import JournalMismatch
 from tollway.domain.outcomes import Failed, Outcome, RetryAt, Succeeded
-from tollway.runtime.journal import ForeignTask
 from tollway.runtime.registry import Registry
+from tollway.runtime.scope import ForeignTask
 
 
 def step(run: Any, name: str = "step") -> Coroutine[Any, Any, str]:

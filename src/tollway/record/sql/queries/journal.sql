@@ -34,21 +34,24 @@ with writing as materialized (
     update step s
     set state = o.state, ended_at = o.ended_at, result = o.result, error = o.error, route = o.route, calls = s.calls + o.calls,
         input_tokens = s.input_tokens + o.input_tokens, output_tokens = s.output_tokens + o.output_tokens,
-        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano
+        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano,
+        cached = o.cached, saved_nano = o.saved_nano
     from unnest(
         $23::uuid[], $24::int[], $25::text[], $26::timestamptz[], $27::bytea[], $28::text[], $29::text[], $30::int[],
-        $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[]
-    ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
+        $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[], $35::bool[], $36::bigint[]
+    ) as o (
+        run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano, cached, saved_nano
+    )
     join held h on h.run_id = o.run_id
     where s.run_id = any($2) and s.n = any($24) and s.run_id::text = o.run_id::text and s.n = o.n
-        and s.run_id between $56 and $57
+        and s.run_id between $58 and $59
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
     )
     select l.* from unnest(
-        $35::uuid[], $36::text[], $37::uuid[], $38::int[], $39::text[], $40::text[], $41::text[], $42::text[], $43::bigint[],
-        $44::bigint[], $45::bigint[], $46::bigint[], $47::bool[], $48::timestamptz[]
+        $37::uuid[], $38::text[], $39::uuid[], $40::int[], $41::text[], $42::text[], $43::text[], $44::text[], $45::bigint[],
+        $46::bigint[], $47::bigint[], $48::bigint[], $49::bool[], $50::timestamptz[]
     ) as l (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
     )
@@ -57,7 +60,7 @@ with writing as materialized (
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(
-        $49::uuid[], $50::int[], $51::text[], $52::timestamptz[], $53::text[], $54::text[], $55::text[]
+        $51::uuid[], $52::int[], $53::text[], $54::timestamptz[], $55::text[], $56::text[], $57::text[]
     ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
     join held h on h.run_id = e.run_id
 )
@@ -69,7 +72,7 @@ select run_id from held;
 with ending as materialized (
     select * from unnest(
         $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-        $44::text[], $45::bytea[], $46::text[], $47::text[], $48::timestamptz[], $49::text[], $50::text[]
+        $46::text[], $47::bytea[], $48::text[], $49::text[], $50::timestamptz[], $51::text[], $52::text[]
     ) as e (
         run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
         state, output, error_code, error_message, ended_at, degraded, fingerprint
@@ -88,27 +91,30 @@ with ending as materialized (
         cached_tokens = h.cached_tokens + e.cached_tokens, cost_nano = h.cost_nano + e.cost_nano,
         degraded = string_to_array(e.degraded, ',')
     from held h join ending e on e.run_id = h.run_id
-    where r.id = any($2) and r.id::text = h.run_id::text and r.id between $52 and $53
+    where r.id = any($2) and r.id::text = h.run_id::text and r.id between $54 and $55
     returning r.id, r.webhook_url, r.webhook_secret_env
 ), finished as (
     update step s
     set state = o.state, ended_at = o.ended_at, result = o.result, error = o.error, route = o.route, calls = s.calls + o.calls,
         input_tokens = s.input_tokens + o.input_tokens, output_tokens = s.output_tokens + o.output_tokens,
-        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano
+        cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano,
+        cached = o.cached, saved_nano = o.saved_nano
     from unnest(
         $12::uuid[], $13::int[], $14::text[], $15::timestamptz[], $16::bytea[], $17::text[], $18::text[], $19::int[],
-        $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[]
-    ) as o (run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano)
+        $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bool[], $25::bigint[]
+    ) as o (
+        run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano, cached, saved_nano
+    )
     join held h on h.run_id = o.run_id
     where s.run_id = any($2) and s.n = any($13) and s.run_id::text = o.run_id::text and s.n = o.n
-        and s.run_id between $52 and $53
+        and s.run_id between $54 and $55
 ), paid as (
     insert into ledger (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
     )
     select l.* from unnest(
-        $24::uuid[], $25::text[], $26::uuid[], $27::int[], $28::text[], $29::text[], $30::text[], $31::text[], $32::bigint[],
-        $33::bigint[], $34::bigint[], $35::bigint[], $36::bool[], $37::timestamptz[]
+        $26::uuid[], $27::text[], $28::uuid[], $29::int[], $30::text[], $31::text[], $32::text[], $33::text[], $34::bigint[],
+        $35::bigint[], $36::bigint[], $37::bigint[], $38::bool[], $39::timestamptz[]
     ) as l (
         call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
     )
@@ -117,7 +123,7 @@ with ending as materialized (
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(
-        $38::uuid[], $39::int[], $40::text[], $41::timestamptz[], $42::text[], $43::text[], $51::text[]
+        $40::uuid[], $41::int[], $42::text[], $43::timestamptz[], $44::text[], $45::text[], $53::text[]
     ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
     join held h on h.run_id = e.run_id
 ), mourned as (
@@ -142,7 +148,7 @@ left join run r on r.id = u.run_id and r.id between $2 and $3;
 
 -- name: read_steps
 -- The journal of runs about to be replayed.
-select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, calls, cost_nano
+select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, cached, calls, cost_nano
 from step
 where run_id = any ($1::uuid[]) and run_id between $2 and $3
 order by run_id, n;

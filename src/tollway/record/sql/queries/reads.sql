@@ -57,7 +57,7 @@ order by w.place, e.seq
 
 -- name: list_steps
 -- The journal of a run in order.
-select n, name, kind, state, attempt, route, cached, input_tokens, output_tokens, cost_nano, calls, started_at, ended_at, error
+select n, name, kind, state, attempt, route, cached, input_tokens, output_tokens, cost_nano, saved_nano, calls, started_at, ended_at, error
 from step
 where run_id = $1 and n > $2
 order by n

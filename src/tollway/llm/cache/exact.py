@@ -1,0 +1,114 @@
+"""The exact cache: the same call gets the same answer, from this process' memory or from the tier that all share.
+
+peek   ─▶ memory alone, no waiting      find ─▶ the shared tier, once, with little patience; a hit goes into memory
+keep   ─▶ into memory now, into the shared tier behind      through ─▶ all of it, and single flight around the making
+
+A semantic cache would stand behind the same verbs, asked after `find` and before the making.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from tollway.domain.clock import Clock
+from tollway.domain.llm import Caller
+from tollway.hotstate.answers import Answer
+from tollway.llm.cache.flights import Flights
+from tollway.llm.cache.memory import Memory
+from tollway.llm.cache.shared import SharedAnswers
+
+HIT = "hit"
+SHARED_HIT = "shared_hit"
+FLIGHT = "flight"
+MISS = "miss"
+RESULTS = (HIT, SHARED_HIT, FLIGHT, MISS)
+"""Where an answer came from: memory, the shared tier, an identical call in flight; or it was made."""
+
+
+class Keepable(Protocol):
+    """What a cache keeps: a MessagePack struct that says whether it is good enough."""
+
+    @property
+    def keepable(self) -> bool:
+        """Whether it may be given again."""
+
+
+Value = TypeVar("Value", bound=Keepable)
+
+
+class Found(msgspec.Struct, Generic[Value], frozen=True, gc=False):
+    """An answer, and where it came from (one of RESULTS)."""
+
+    value: Value
+    result: str
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing was made, and so nothing paid."""
+        return self.result != MISS
+
+
+class ExactCache(Generic[Value]):
+    """Answers of one `kind` by fingerprint, for `ttl_s` seconds where nothing else is said.
+
+    Caches of several kinds may share memory and shared tier: a fingerprint says its kind.
+    """
+
+    def __init__(self, kind: type[Value], memory: Memory, shared: SharedAnswers, clock: Clock, ttl_s: float) -> None:
+        self.flights: Flights[Value] = Flights()
+        self._memory = memory
+        self._shared = shared
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+
+    def peek(self, key: bytes) -> Value | None:
+        """The answer in this process' memory."""
+        held = self._memory.peek(key, self._clock.now())
+        return None if held is None else self._read(key, held)
+
+    async def find(self, key: bytes) -> Value | None:
+        """The answer in the shared tier, which from now on is in memory too; None also when it does not say in time."""
+        held = await self._shared.find(key)
+        if held is None or held.expires_at <= self._clock.now():
+            return None
+        value = self._read(key, held.value)
+        if value is not None:
+            self._memory.keep(key, held.value, held.expires_at)
+        return value
+
+    def keep(self, key: bytes, caller: Caller, value: Value, ttl_s: float | None = None) -> None:
+        """Keep an answer in both tiers, if it is good enough. Never waits, never fails."""
+        if not value.keepable:
+            return
+        held = self._encode(value)
+        expires_at = self._clock.now() + (self._ttl_s if ttl_s is None else ttl_s)
+        self._memory.keep(key, held, expires_at)
+        self._shared.keep(Answer(key, caller.tenant, caller.version, held, expires_at))
+
+    async def through(
+        self, key: bytes, caller: Caller, make: Callable[[], Awaitable[Value]], ttl_s: float | None = None
+    ) -> Found[Value]:
+        """The answer from wherever it is, else made, once for all who ask meanwhile. Raises what `make` does."""
+        value = self.peek(key)
+        if value is not None:
+            return Found(value, HIT)
+        with await self.flights.board(key) as flight:
+            if flight.answer is not None:
+                return Found(flight.answer, FLIGHT)
+            value, result = await self.find(key), SHARED_HIT
+            if value is None:
+                value, result = await make(), MISS
+                self.keep(key, caller, value, ttl_s)
+            flight.land(value)
+            return Found(value, result)
+
+    def _read(self, key: bytes, held: bytes) -> Value | None:
+        """What was kept; None for what another version wrote and this one cannot read."""
+        try:
+            return self._decode(held)
+        except msgspec.DecodeError:
+            self._memory.drop(key)
+            return None
