@@ -114,9 +114,12 @@ class SetBreaker:
         """As set."""
         return not self.shut
 
-    def begin(self, now: float, output_tokens_max: int | None = None) -> object:
+    def begin(self, now: float, output_tokens_max: int | None = None, *, sent: bool = True) -> object:
         """A ticket."""
         return self
+
+    def sent(self, ticket: object, now: float) -> None:
+        """Time begins, which is nothing here."""
 
     def end(self, ticket: object, now: float, ok: bool, output_tokens: int | None) -> None:
         """Note it."""

@@ -82,6 +82,7 @@ class Hop:
             placed.withdraw()
             raise
         now = kit.clock.monotonic()
+        placed.way.breaker.sent(placed.ticket, now)  # the record's own slowness is not the route's
         left_s = errand.deadline - now
         self._step_bound = left_s < kit.llm.timeout_s
         self.timeout_s = max(0.001, min(left_s, kit.llm.timeout_s))

@@ -189,7 +189,7 @@ class Placer:
             budget.may_repeat(now)
         else:
             budget.first(now)
-        return Placed(way, hold, way.breaker.begin(now, errand.request.max_tokens))
+        return Placed(way, hold, way.breaker.begin(now, errand.request.max_tokens, sent=False))
 
     async def _wait_here(self, errand: Errand, search: _Search, number: int) -> Placed | None:
         """Wait a moment for capacity of this group, if that is all it takes, before the next group is asked."""

@@ -79,23 +79,30 @@ class Breaker:
             return False
         return chance < self._options.probe_share or now >= self._probed_at + PROBE_EVERY_S
 
-    def begin(self, now: float, output_tokens_max: int | None = None) -> Ticket:
-        """A call goes out. Where time goes by tokens, `output_tokens_max` says when it must be over."""
+    def begin(self, now: float, output_tokens_max: int | None = None, *, sent: bool = True) -> Ticket:
+        """A call goes out. Where time goes by tokens, `output_tokens_max` says when it must be over.
+
+        One that is not sent yet is timed from `sent` on: what we take ourselves until then is not the route's doing.
+        """
         self.look(now)
         probe = self._state == "half_open"
         overdue_at = now + self._options.budget_s(output_tokens_max)
         ticket = Ticket(now, overdue_at, self._epoch, probe)
-        self._begun += 1
         self._live += 1
-        if len(self._under_way) > 2 * self._live + 64:
-            self._under_way = [item for item in self._under_way if not item[2].done]
-            heapify(self._under_way)
-        heappush(self._under_way, (overdue_at, self._begun, ticket))
+        if sent:
+            self._time(ticket)
         if probe:
             self._probes.append(ticket)
             self._probed_at = now
             self._tell(Change("probing", until=min(overdue_at, now + self._options.window_s)))
         return ticket
+
+    def sent(self, ticket: Ticket, now: float) -> None:
+        """A call that had begun before it was sent is sent now."""
+        if not ticket.done and ticket.epoch == self._epoch:
+            ticket.overdue_at += now - ticket.begun_at
+            self._time(ticket)
+        ticket.begun_at = now
 
     def end(self, ticket: Ticket, now: float, ok: bool, output_tokens: int | None = None) -> None:
         """The call is over; `ok` is False only for what speaks against the route, as the caller judges."""
@@ -170,6 +177,14 @@ class Breaker:
         return Shown(
             self._state, self._since, share, p99_s, whole.calls, self._opened, self._reason, opens_at=self.opens_at
         )
+
+    def _time(self, ticket: Ticket) -> None:
+        """See that the call counts as soon as it is overdue."""
+        if len(self._under_way) > 2 * self._live + 64:
+            self._under_way = [item for item in self._under_way if not item[2].done]
+            heapify(self._under_way)
+        self._begun += 1
+        heappush(self._under_way, (ticket.overdue_at, self._begun, ticket))
 
     def _done(self, ticket: Ticket) -> bool:
         if ticket.done:

@@ -226,6 +226,24 @@ def test_a_dropped_call_says_nothing_and_an_end_counts_once() -> None:
     assert (one.state, one.shown(50.2).calls) == ("closed", 1)
 
 
+def test_time_before_a_call_is_sent_is_not_the_routes() -> None:
+    """Calls that wait long between their begin and being sent are neither overdue meanwhile nor slow in the end."""
+    one, _ = breaker()
+    waiting = [one.begin(0.0, sent=False) for _ in range(50)]
+    one.look(60.0)
+    for ticket in waiting[:25]:
+        one.sent(ticket, 60.0)
+        one.end(ticket, 64.0, ok=True)
+    one.look(64.0)
+    assert (one.state, one.shown(64.0).calls) == ("closed", 25)
+    for ticket in waiting[25:]:
+        one.sent(ticket, 64.0)
+    one.look(68.9)
+    assert one.state == "closed"
+    one.look(69.1)
+    assert one.state == "open"
+
+
 def test_a_probe_whose_caller_vanished_does_not_bar_the_way() -> None:
     """A probe that is never given back fails when it is overdue, or is forgotten after the window."""
     one, _ = opened(latency_per_token_max_s=0.05)
