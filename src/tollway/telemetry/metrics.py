@@ -157,6 +157,9 @@ class Metrics:
         self.llm_calls = Counter("tollway_llm_calls_total", "Requests to providers.", ("route", "outcome"))
         self.llm_tokens = Counter("tollway_llm_tokens_total", "Tokens as providers count them.", ("route", "kind"))
         self.llm_cost_nano = Counter("tollway_llm_cost_usd_total", "Dollars settled.", ("route",), divisor=NANO)
+        self.wire_requests = Counter(
+            "tollway_wire_requests_total", "Answers over the wire, streams when they begin.", ("form", "status")
+        )
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )
