@@ -28,6 +28,7 @@ from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
 from tollway.ingress.wire.app import WireApp, on_the_wire
+from tollway.ingress.wire.door import Door
 from tollway.record.accept import NewRun
 from tollway.record.run_document import run_is_final
 
@@ -65,6 +66,11 @@ class Api:
         self._wire = None if self.context.wire is None else WireApp(self.context.wire)
         for kind in (Problem, DatabaseUnavailable, Exception):
             self._framework.add_exception_handler(kind, self._on_error)
+
+    @property
+    def door(self) -> Door | None:
+        """The wire's door; None while it is off."""
+        return self.context.wire
 
     async def start(self) -> None:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""

@@ -35,6 +35,11 @@ class GovernedStream:
             raise RuntimeError("the stream has no result: it is not exhausted, or it failed")
         return self._result
 
+    @property
+    def so_far(self) -> CallResult | None:
+        """What came of a stream that was cut while it was read, its usage estimated; None where nothing came."""
+        return self._stream.so_far
+
     async def open(self) -> None:
         """Send the request and wait for the first chunk that says anything. Raises LlmError."""
         raw = b""

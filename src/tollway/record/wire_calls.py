@@ -6,6 +6,7 @@ outage of the database. A reservation that nobody closes is turned into an `unkn
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from tollway.domain.llm import Usage
 from tollway.record.database import Database
 from tollway.record.group_commit import FlushOptions, GroupCommit
 
-PACE_S = 0.002
+OPEN_PACE_S = 0.002
+CLOSE_PACE_S = 0.05
+DRAIN_S = 2.0
 _NOTHING = Usage()
 
 
@@ -57,20 +60,31 @@ class WireCalls:
         on_close: Callable[[int, float], None] | None = None,
     ) -> None:
         self._database = database
-        self._opening: GroupCommit[WireCall, bool] = GroupCommit(self._open, FlushOptions(pace_s=PACE_S), on_open)
-        patient = FlushOptions(patience_s=float("inf"))
+        self._opening: GroupCommit[WireCall, bool] = GroupCommit(self._open, FlushOptions(pace_s=OPEN_PACE_S), on_open)
+        patient = FlushOptions(flights_max=1, pace_s=CLOSE_PACE_S, patience_s=float("inf"))
+        self._held = 0
+        self._none_held = asyncio.Event()
+        self._none_held.set()
         self._closing: GroupCommit[WireEntry, bool] = GroupCommit(self._close, patient, on_close)
 
     def open(self, call: WireCall) -> "asyncio.Future[bool]":
-        """Reserve; the future ends when that is durable, or raises DatabaseUnavailable."""
+        """Reserve; the future ends when that is durable, or raises DatabaseUnavailable. `close` it once in any case."""
+        self._held += 1
+        self._none_held.clear()
         return self._opening.put(call)
 
     def close(self, entry: WireEntry) -> None:
         """End the reservation with its entry; durable soon, awaited by nobody but `drain`."""
+        self._held -= 1
+        if not self._held:
+            self._none_held.set()
         self._closing.put(entry).add_done_callback(_looked_at)
 
     async def drain(self) -> None:
-        """Wait for all that was handed in."""
+        """Wait until what is under way was closed, a moment at most, and all that was handed in is written."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._none_held.wait()
         await self._opening.drain()
         await self._closing.drain()
 

@@ -37,17 +37,22 @@ class WireLedger:
 class LedgerAccount:
     """Implements `Account` for a tenant's key."""
 
-    __slots__ = ("_caller", "_ledger", "_request", "call_id")
+    __slots__ = ("_caller", "_ledger", "_request", "_so_far", "call_id")
 
     def __init__(self, ledger: WireLedger, caller: Caller, request: LlmRequest) -> None:
         self._ledger = ledger
         self._caller = caller
         self._request = request
+        self._so_far: Callable[[], CallResult | None] | None = None
         self.call_id = ""
 
     async def recorded(self) -> CallResult | None:
         """Nothing is kept of a call without a run."""
         return None
+
+    def streams(self, so_far: Callable[[], CallResult | None]) -> None:
+        """Whoever leaves a stream early pays for what came: vendors stop with their client."""
+        self._so_far = so_far
 
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case. Raises DatabaseUnavailable."""
@@ -87,7 +92,10 @@ class LedgerAccount:
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """What a call that failed may have cost: its charge if it is known, nothing if it surely was not billed."""
-        if error is None or (error.billed and error.cost_nano is None):
+        came = self._so_far() if error is None and self._so_far is not None else None
+        if came is not None:
+            self.settle(plan, call_id, came)
+        elif error is None or (error.billed and error.cost_nano is None):
             self._end(call_id, "unknown", None)
         elif error.cost_nano is None:
             self._end(call_id, "release", 0)

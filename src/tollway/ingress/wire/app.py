@@ -38,6 +38,11 @@ class WireApp:
     def __init__(self, door: Door) -> None:
         self._door = door
 
+    @property
+    def door(self) -> Door:
+        """The door itself, for a transport that needs no ASGI."""
+        return self._door
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; its path is `on_the_wire`."""
         path, method = scope["path"], scope["method"]

@@ -54,6 +54,9 @@ class Account(Books, Protocol):
     async def recorded(self) -> CallResult | None:
         """The answer that stands on record already, so that no call is made. Raises Problem, LlmError, Fenced."""
 
+    def streams(self, so_far: Callable[[], CallResult | None]) -> None:
+        """Its answer has begun to stream; `so_far` tells what came, should it be cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guest:

@@ -14,8 +14,7 @@ from tollway.domain.errors import LlmError, Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import LlmRequest
 from tollway.domain.money import usd
-from tollway.ingress.bodies import check_depth
-from tollway.ingress.hot import check_content_type
+from tollway.ingress.bodies import check_content_type, check_depth
 from tollway.ingress.problems import JSON_TYPE, Headers, Reply
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.ingress.wire.desk import Account, Desk, Guest, WireHead
@@ -138,6 +137,7 @@ class Door:
             stream = await services.governor.stream(order.request, order.guest.caller, order.account, order.terms)
         except Exception as error:
             return self.refusal(error, order.form, order.account)
+        order.account.streams(lambda: stream.so_far)
         self._count(order.form, 200)
         headers: Headers = [(b"content-type", EVENTS_TYPE), (b"cache-control", b"no-store")]
         headers += [(b"x-accel-buffering", b"no"), *self._headers(order, stream.plan.route, None)]
