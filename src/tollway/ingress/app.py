@@ -27,6 +27,8 @@ from tollway.ingress.routes import bulk, llm, runs, shifts, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
+from tollway.ingress.wire.app import WireApp, on_the_wire
+from tollway.ingress.wire.door import Door
 from tollway.record.accept import NewRun
 from tollway.record.run_document import run_is_final
 
@@ -36,6 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ROUTES = (bulk, runs, tenants, shifts, llm, system)
 _ANSWERED = "tollway.answered"
+_ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
 _log = logging.getLogger(__name__)
 _BODIES: tuple[type[msgspec.Struct], ...] = (
     RunBody,
@@ -60,8 +63,14 @@ class Api:
         self.context = make_context(services)
         self.services = services
         self._framework = _framework(self.context)
+        self._wire = None if self.context.wire is None else WireApp(self.context.wire)
         for kind in (Problem, DatabaseUnavailable, Exception):
             self._framework.add_exception_handler(kind, self._on_error)
+
+    @property
+    def door(self) -> Door | None:
+        """The wire's door; None while it is off."""
+        return self.context.wire
 
     async def start(self) -> None:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""
@@ -80,6 +89,8 @@ class Api:
         self.drain()
         self.context.gatekeeper.stop()
         await self.services.accepts.drain()
+        if self.services.wire is not None:
+            await self.services.wire.calls.drain()
         await self.services.sync.stop()
         self.services.run_news.stop()
 
@@ -98,10 +109,15 @@ class Api:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if path == RUNS_PATH and method == "POST":
+        if self.services.options.wire_only and not (on_the_wire(path) or path in _ALWAYS):
+            detail = f"This process serves the wire only; ask another API process for {path[:200]}."
+            await _send(send, self.refusal(Problem("not_found", detail)))
+        elif path == RUNS_PATH and method == "POST":
             await self._submit(scope, receive, send)
         elif len(path) == RUN_PATH_CHARS and path.startswith(RUN_PREFIX) and method in ("GET", "HEAD"):
             await self._read(scope, send)
+        elif self._wire is not None and on_the_wire(path):
+            await self._wire(scope, receive, send)
         else:
             await self._other(scope, receive, send)
 

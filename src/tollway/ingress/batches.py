@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
-from tollway.ingress.bodies import decode_body
+from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.context import ApiContext
-from tollway.ingress.hot import as_problem, check_content_type
+from tollway.ingress.hot import as_problem
 from tollway.ingress.problems import invalid
 from tollway.ingress.submission import BatchItem, read_idempotency_key
 from tollway.record.accept import Accepted, NewRun

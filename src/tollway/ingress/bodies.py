@@ -58,6 +58,16 @@ def decode_raw(raw: bytes, path: str) -> Any:
         raise _malformed(raw, str(error), path) from None
 
 
+def check_content_type(content_type: bytes | None) -> None:
+    """Raise Problem `unsupported_media_type` unless the body is said to be JSON."""
+    if content_type == b"application/json":
+        return
+    kind = (content_type or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        said = f"'{content_type.decode('latin-1')[:100]}'" if content_type else "missing"
+        raise Problem("unsupported_media_type", f"The Content-Type is {said}; send application/json.")
+
+
 def check_depth(body: bytes, depth_max: int) -> None:
     """Raise Problem `too_deep` when brackets nest deeper than `depth_max`.
 

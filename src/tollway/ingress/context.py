@@ -8,6 +8,8 @@ from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.hot import HotRoutes
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
+from tollway.ingress.wire.accounts import KeyDesk, WireLedger
+from tollway.ingress.wire.door import Door, DoorServices
 from tollway.record.accept import NewRun
 
 
@@ -21,6 +23,7 @@ class ApiContext:
     submissions: Submissions
     gatekeeper: Gatekeeper
     hot: HotRoutes
+    wire: Door | None
 
     def told(self, run: NewRun) -> None:
         """A new run is on record: count it, and tell the workers of its lane."""
@@ -41,7 +44,27 @@ def make_context(services: ApiServices) -> ApiContext:
     submissions = Submissions(catalogue, services.options, services.ids, services.clock, waits.of)
     gatekeeper = Gatekeeper(services.accepts, services.options, services.metrics.loop_lag_seconds.observe)
     hot = HotRoutes(services, authenticator, submissions, gatekeeper)
-    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot)
+    wire = _make_wire(services, authenticator, gatekeeper)
+    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot, wire)
+
+
+def _make_wire(services: ApiServices, authenticator: Authenticator, gatekeeper: Gatekeeper) -> Door | None:
+    wire = services.wire
+    if wire is None:
+        return None
+    ledger = WireLedger(wire.calls, services.ids, services.clock, lambda: services.sync.process_id)
+    return Door(
+        DoorServices(
+            wire.governor,
+            KeyDesk(authenticator, services.sync, ledger, services.options.lanes),
+            wire.catalogue,
+            services.ids,
+            services.clock,
+            services.metrics,
+            gatekeeper.check_open,
+            wire.options,
+        )
+    )
 
 
 class Waits:

@@ -13,7 +13,7 @@ from tollway.domain.errors import DatabaseUnavailable, Problem
 from tollway.domain.ids import parse_id
 from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Authenticator, Caller
-from tollway.ingress.bodies import decode_body
+from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.problems import Reply, invalid, unavailable
 from tollway.ingress.services import ApiServices
@@ -135,16 +135,6 @@ class HotRoutes:
 def no_such_run(run: str) -> Problem:
     """404 for a run that is not there, or not for this caller."""
     return Problem("not_found", f"There is no run {run[:64]!r} for this key; GET /v1/runs lists what there is.")
-
-
-def check_content_type(content_type: bytes | None) -> None:
-    """Raise Problem `unsupported_media_type` unless the body is said to be JSON."""
-    if content_type == b"application/json":
-        return
-    kind = (content_type or b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        said = f"'{content_type.decode('latin-1')[:100]}'" if content_type else "missing"
-        raise Problem("unsupported_media_type", f"The Content-Type is {said}; send application/json.")
 
 
 def read_wait(prefer: bytes | None) -> float | None:

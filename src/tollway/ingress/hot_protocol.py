@@ -1,5 +1,5 @@
-"""uvicorn's protocol with a short way for the two hot routes: answered from the parser's callbacks, without a task,
-an ASGI message or a framework.
+"""uvicorn's protocol with a short way for the two hot routes, beside that of the wire: answered from the parser's
+callbacks, without a task, an ASGI message or a framework.
 
 Only the common shape takes it (HTTP/1.1, nothing pipelined before it, a declared small body, no `Expect`, no upgrade,
 room to write); everything else goes through uvicorn and `Api`, which answer the same. The stand-in `HotCycle` carries
@@ -9,25 +9,22 @@ what uvicorn's own callbacks (body, pipelining, disconnect, shutdown) look at, s
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 from uuid import UUID
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tollway.domain.errors import Problem
 from tollway.ingress.app import Api
 from tollway.ingress.auth import Caller
 from tollway.ingress.hot import HEAD_FIELDS, RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head
 from tollway.ingress.problems import Reply, problem_reply
+from tollway.ingress.wire.shortcut import ELSEWHERE, STATUS_LINES, WireProtocol
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import RunRow
 
 _SUBMIT_URL = RUNS_PATH.encode()
 _READ_PREFIX = RUN_PREFIX.encode()
 _READ_AT = len(RUN_PREFIX)
-_ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
-_STATUS = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
 class _Deaf:
@@ -65,13 +62,8 @@ class HotCycle:
         self.message_event = _DEAF
 
 
-class HotProtocol(HttpToolsProtocol):
+class HotProtocol(WireProtocol):
     """`http=` class of the API's uvicorn. The app must be an `Api`."""
-
-    app: Any
-    cycle: Any
-    headers: list[tuple[bytes, bytes]]
-    url: bytes
 
     def on_headers_complete(self) -> None:
         """Take the short way if the request has the common shape."""
@@ -97,7 +89,7 @@ class HotProtocol(HttpToolsProtocol):
         """What is no HTTP is refused in the form of every other refusal, and the connection is closed."""
         detail = "This is not an HTTP/1.1 request as RFC 9112 has it; look at its request line and its headers."
         reply = problem_reply(Problem("invalid_request", detail))
-        parts = [_STATUS[HTTPStatus.BAD_REQUEST]]
+        parts = [STATUS_LINES[HTTPStatus.BAD_REQUEST]]
         for name, value in reply.headers:
             parts += (name, b": ", value, b"\r\n")
         self.transport.write(b"".join((*parts, b"connection: close\r\n\r\n", reply.body)))
@@ -106,7 +98,7 @@ class HotProtocol(HttpToolsProtocol):
     def _hot_cycle(self) -> HotCycle | None:
         url = self.url
         reads = len(url) == RUN_PATH_CHARS and url.startswith(_READ_PREFIX)
-        if not reads and url != _SUBMIT_URL:
+        if (not reads and url != _SUBMIT_URL) or self.app.services.options.wire_only:
             return None
         before = self.cycle
         if (before is not None and not before.response_complete) or self.flow.write_paused:
@@ -121,7 +113,7 @@ class HotProtocol(HttpToolsProtocol):
                 setattr(head, field, value)
             elif name == b"content-length":
                 length = value
-            elif name in _ELSEWHERE:
+            elif name in ELSEWHERE:
                 return None
         if not head.plain or not length.isdigit() or len(length) > 6 or int(length) > HIGH_WATER_LIMIT:
             return None
@@ -135,7 +127,7 @@ class HotProtocol(HttpToolsProtocol):
             run = api.context.hot.admit(cycle.head, bytes(cycle.body))
             future = api.services.accepts.accept(run)
         except Exception as error:
-            self._answer(cycle, api.refusal(error))
+            self.whole(cycle, api.refusal(error))
             return
         future.add_done_callback(lambda done: self._finish(cycle, lambda: self._accepted(cycle, run, done)))
 
@@ -157,7 +149,7 @@ class HotProtocol(HttpToolsProtocol):
             caller, run_id = api.context.hot.look_up(cycle.head, run)
             future = api.services.reads.run(run_id)
         except Exception as error:
-            self._answer(cycle, api.refusal(error))
+            self.whole(cycle, api.refusal(error))
             return
         future.add_done_callback(lambda done: self._finish(cycle, lambda: self._found(caller, run_id, done)))
 
@@ -173,18 +165,4 @@ class HotProtocol(HttpToolsProtocol):
         except (Exception, asyncio.CancelledError) as error:
             reply = api.refusal(error)
         if reply is not None:
-            self._answer(cycle, reply)
-
-    def _answer(self, cycle: HotCycle, reply: Reply) -> None:
-        cycle.response_complete = True
-        if cycle.disconnected or self.transport.is_closing():
-            return
-        parts = [_STATUS[HTTPStatus(reply.status)]]
-        for name, value in (*self.server_state.default_headers, *reply.headers):
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-        parts.append(reply.body)
-        self.transport.write(b"".join(parts))
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+            self.whole(cycle, reply)

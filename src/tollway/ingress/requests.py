@@ -12,9 +12,9 @@ from starlette.responses import Response
 from tollway.domain.errors import Problem
 from tollway.domain.ids import parse_id
 from tollway.ingress.auth import Caller
-from tollway.ingress.bodies import decode_body
+from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.context import ApiContext
-from tollway.ingress.hot import check_content_type, no_such_run
+from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import Reply, invalid, too_large
 from tollway.record.run_document import RunRow, rfc3339, run_tenant
 

@@ -11,10 +11,14 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.news import News
 from tollway.domain.words import DEFAULT_LANES
 from tollway.hotstate.run_news import RunNews
+from tollway.ingress.wire.catalogue import ModelCatalogue
+from tollway.ingress.wire.door import DoorOptions
+from tollway.llm.governor import Governor
 from tollway.record.accept import Accepts
 from tollway.record.database import Database
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
+from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.metrics import Metrics
 
 
@@ -33,7 +37,8 @@ class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
     `tiers` are those that routes serve. With a `supervisor`, only its own workers count. `est_nano` is what a run is
-    taken to cost until more is known: the unit in which lines are charged.
+    taken to cost until more is known: the unit in which lines are charged. `wire_only` serves the wire, health and
+    metrics, nothing else.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
@@ -46,6 +51,17 @@ class ApiOptions:
     workers_expected: int = 0
     supervisor: str = ""
     routes: tuple[Route, ...] = ()
+    wire_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WireServices:
+    """What the wire needs beyond the API: who serves its calls, what writes their money, and its bounds."""
+
+    governor: Governor
+    calls: WireCalls
+    catalogue: ModelCatalogue
+    options: DoorOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +80,4 @@ class ApiServices:
     metrics: Metrics
     options: ApiOptions = ApiOptions()
     route_facts: Callable[[], dict[str, Any]] = dict
+    wire: WireServices | None = None

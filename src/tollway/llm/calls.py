@@ -58,10 +58,13 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, instead_of=(route, code))
 
     def result(self, completion: Completion, latency_s: float) -> "CallResult":
-        """The whole call. Raises LlmError, with what it cost, where the model refused to answer."""
+        """The whole call. Raises LlmError, with what it cost, where the model refused to answer.
+
+        Clients of the wire get a refusal as the answer that it is.
+        """
         result = self.priced(completion, latency_s)
         usage = completion.usage
-        if completion.stop_reason == "refusal":
+        if completion.stop_reason == "refusal" and self.request.sent is None:
             raise LlmError(
                 "refused",
                 "the model refused to answer",

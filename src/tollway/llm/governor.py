@@ -89,15 +89,35 @@ class Governor:
         self._kit.metrics.llm_cache.add(found.result)
         if made is not None:
             return made
-        hit = found.value.result().given_again("flight" if found.result == FLIGHT else "exact")
+        return await self._hit(found.value, "flight" if found.result == FLIGHT else "exact", books)
+
+    async def _hit(self, value: Kept, cached: str, books: Books) -> CallResult:
+        hit = value.result().given_again(cached)
         self._kit.metrics.llm_saved_nano.add(by=hit.saved_nano)
         await books.hit(hit)
         return hit
 
     async def stream(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> GovernedStream:
-        """The answer as it comes, once its first piece is there; until then another route may take over."""
+        """The answer as it comes, once its first piece is there; until then another route may take over.
+
+        An answer kept from before is not streamed: ask `kept` first.
+        """
         errand = self._errand(request, caller, terms)
-        return await self._until_served(errand, books, self._open)
+        stream = await self._until_served(errand, books, self._open)
+        cache = self._options.cache if terms.cache else None
+        if cache is not None:
+            key = fingerprint(caller, errand.request)
+            stream.on_whole = lambda result: cache.keep(key, caller, Kept.of(result))
+        return stream
+
+    async def kept(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult | None:
+        """The answer kept from an earlier call, if the terms allow it and there is one. The books hear of a hit."""
+        cache = self._options.cache if terms.cache else None
+        if cache is None:
+            return None
+        key = fingerprint(caller, self._errand(request, caller, terms).request)
+        value = cache.peek(key) or await cache.find(key)
+        return None if value is None else await self._hit(value, "exact", books)
 
     async def _call(self, hop: Hop) -> CallResult:
         with hop.accounted():

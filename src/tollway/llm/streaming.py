@@ -1,5 +1,6 @@
 """A governed stream: chunks as the vendor sent them with the pieces in them, then the whole call, accounted."""
 
+from collections.abc import Callable
 from typing import Self
 
 from tollway.domain.llm import Delta
@@ -9,7 +10,10 @@ from tollway.llm.streams import CallStream
 
 
 class GovernedStream:
-    """Async iterator of (raw bytes, deltas). Exhausted or closed early it has a `result`; a failure raises LlmError."""
+    """Async iterator of (raw bytes, deltas). Exhausted or closed early it has a `result`; a failure raises LlmError.
+
+    `on_whole` hears of one that was read to its end.
+    """
 
     def __init__(self, hop: Hop, stream: CallStream) -> None:
         self._hop = hop
@@ -17,6 +21,7 @@ class GovernedStream:
         self._first: tuple[bytes, list[Delta]] | None = None
         self._result: CallResult | None = None
         self._over = False
+        self.on_whole: Callable[[CallResult], None] | None = None
 
     @property
     def plan(self) -> Plan:
@@ -34,6 +39,11 @@ class GovernedStream:
         if self._result is None:
             raise RuntimeError("the stream has no result: it is not exhausted, or it failed")
         return self._result
+
+    @property
+    def so_far(self) -> CallResult | None:
+        """What came of a stream that was cut while it was read, its usage estimated; None where nothing came."""
+        return self._stream.so_far
 
     async def open(self) -> None:
         """Send the request and wait for the first chunk that says anything. Raises LlmError."""
@@ -79,4 +89,6 @@ class GovernedStream:
         if chunk is None:
             self._over = True
             self._result = self._hop.done(self._stream.result)
+            if self.on_whole is not None:
+                self.on_whole(self._result)
         return chunk

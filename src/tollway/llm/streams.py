@@ -43,6 +43,11 @@ class CallStream:
             raise RuntimeError("the stream has no result: it is not exhausted, or it failed")
         return self._result
 
+    @property
+    def so_far(self) -> CallResult | None:
+        """The same, and also of a stream that was cut: what came until then, its usage estimated."""
+        return self._result
+
     def __aiter__(self) -> Self:
         return self
 

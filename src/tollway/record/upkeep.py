@@ -70,6 +70,11 @@ class Upkeep:
         """Take away the row of a dead process that holds no runs."""
         await self._database.rows("forget_process", process_id)
 
+    async def end_lost_wire_calls(self) -> int:
+        """Charge calls over the wire whose process is gone at their worst case; returns how many they were."""
+        lost = [row["process"] for row in await self._database.rows("find_lost_wire_calls")]
+        return len(await self._database.rows("end_lost_wire_calls", lost)) if lost else 0
+
     async def bury_poison(self) -> list[UUID]:
         """End runs that lost even the process of their own."""
         ids = [row["run_id"] for row in await self._database.rows("find_poison")]

@@ -107,6 +107,7 @@ class Keeper:
             self._orphans_at = now + ORPHANS_LOOKS * self._options.look_every_s
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
+            await self._end_lost_calls()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
@@ -115,6 +116,7 @@ class Keeper:
     async def _reap(self, process_id: int, role: str) -> None:
         if role != "worker":
             await self._upkeep.forget(process_id)
+            await self._end_lost_calls()
             return
         taken = await self._upkeep.reap(process_id)
         log.warning("worker.lost", worker=process_id, runs=len(taken))
@@ -125,6 +127,11 @@ class Keeper:
         if any(lost >= 2 for _, _, lost in taken):
             self._broadcast.publish("alone", "")
         await self._bury_poison()
+
+    async def _end_lost_calls(self) -> None:
+        calls = await self._upkeep.end_lost_wire_calls()
+        if calls:
+            log.warning("wire_calls.lost", calls=calls)
 
     async def _bury_poison(self) -> None:
         for run_id in await self._upkeep.bury_poison():

@@ -164,6 +164,9 @@ class Metrics:
         )
         self.llm_saved_nano = Counter("tollway_llm_saved_usd_total", "Dollars that hits saved.", divisor=NANO)
         self.task_cache = Counter("tollway_task_cache_total", "The same of tasks with a `cache_ttl`.", ("result",))
+        self.wire_requests = Counter(
+            "tollway_wire_requests_total", "Answers over the wire, streams when they begin.", ("form", "status")
+        )
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )

@@ -1,52 +1,57 @@
 """What an API process is made of."""
 
+import math
 import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tollway.config import Settings
+from tollway.domain.errors import ConfigError
 from tollway.hotstate.run_news import RunNews
 from tollway.ingress.app import Api, create_app
 from tollway.ingress.listening import listen
 from tollway.ingress.server import ApiServer, ServerOptions
-from tollway.ingress.services import ApiOptions, ApiServices
+from tollway.ingress.services import ApiOptions, ApiServices, WireServices
+from tollway.ingress.wire.catalogue import ModelCatalogue
+from tollway.ingress.wire.door import DoorOptions
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
 from tollway.record.keys import ensure_admin_key
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
+from tollway.record.wire_calls import WireCalls
+from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.llm import llm_path
+
+log = get_logger("api")
 
 SHUTDOWN_S = 10
 
 
-async def run_api(settings: Settings, workers_expected: int = 0) -> int:
-    """One API process until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable."""
+async def run_api(settings: Settings, workers_expected: int = 0, *, wire_only: bool = False) -> int:
+    """One API process until SIGTERM; the exit code. Raises ConfigError, DatabaseUnavailable.
+
+    With `wire_only` it serves calls to models alone, and gives their streams as long at the end as workers get.
+    """
     stop = stop_event()
     listener = listen(settings.server.host, settings.server.port)
     async with base(settings, "api") as parts:
-        api = _make_api(parts, workers_expected)
-        given = os.environ.get("TOLLWAY_ADMIN_KEY")
-        if given:
-            await ensure_admin_key(parts.database, given)
-        settle_memory()
-        await ApiServer(api, listener, ServerOptions(grace_s=SHUTDOWN_S)).run(stop)
+        shifts = ShiftBoard(parts.database, parts.broadcast)
+        async with _wire(parts, shifts, needed=wire_only) as wire:
+            api = _make_api(parts, shifts, wire, _options(settings, workers_expected, wire_only=wire_only))
+            given = os.environ.get("TOLLWAY_ADMIN_KEY")
+            if given:
+                await ensure_admin_key(parts.database, given)
+            settle_memory()
+            grace_s = max(SHUTDOWN_S, math.ceil(settings.worker.grace_s)) if wire_only else SHUTDOWN_S
+            await ApiServer(api, listener, ServerOptions(grace_s=grace_s)).run(stop)
     return 0
 
 
-def _make_api(parts: Base, workers_expected: int) -> Api:
-    settings = parts.settings
-    run_news = RunNews(parts.broadcast)
-    reads = RunReads(parts.database, on_flush=parts.metrics.flushes("read"))
-    sync = SettingsSync(
-        parts.database,
-        parts.broadcast,
-        parts.clock,
-        SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
-        facts=lambda: {"metrics": parts.metrics.snapshot()},
-    )
-    shifts = ShiftBoard(parts.database, parts.broadcast)
-    sync.on_change(lambda snapshot: shifts.take(snapshot.shifts))
-    options = ApiOptions(
+def _options(settings: Settings, workers_expected: int, *, wire_only: bool) -> ApiOptions:
+    return ApiOptions(
         lanes=tuple(settings.lanes),
         tiers=settings.served_tiers,
         body_bytes_max=settings.server.body_bytes_max,
@@ -54,7 +59,47 @@ def _make_api(parts: Base, workers_expected: int) -> Api:
         workers_expected=workers_expected,
         supervisor=os.environ.get("TOLLWAY_SUPERVISOR", ""),
         routes=settings.routes,
+        wire_only=wire_only,
     )
+
+
+@asynccontextmanager
+async def _wire(parts: Base, shifts: ShiftBoard, *, needed: bool) -> AsyncIterator[WireServices | None]:
+    """The wire; None, with a warning, where the providers cannot be called from here, unless that is all it is for."""
+    settings, metrics = parts.settings, parts.metrics
+    async with AsyncExitStack() as stack:
+        try:
+            path = await stack.enter_async_context(llm_path(parts, shifts))
+        except ConfigError as error:
+            if needed:
+                raise
+            log.warning("wire.off", key=error.key, remedy=error.remedy)
+            yield None
+            return
+        options = DoorOptions(
+            settings.llm.max_tokens_default,
+            settings.llm.timeout_s + settings.llm.park_after_s,
+            settings.server.body_bytes_max,
+            settings.server.json_depth_max,
+            settings.llm.wire_cache == "exact",
+        )
+        calls = WireCalls(parts.database, metrics.flushes("wire_open"), metrics.flushes("wire_close"))
+        yield WireServices(path.governor, calls, ModelCatalogue(settings.routes), options)
+
+
+def _make_api(parts: Base, shifts: ShiftBoard, wire: WireServices | None, options: ApiOptions) -> Api:
+    settings = parts.settings
+    route_facts = dict if wire is None else wire.governor.board.facts
+    run_news = RunNews(parts.broadcast)
+    reads = RunReads(parts.database, on_flush=parts.metrics.flushes("read"))
+    sync = SettingsSync(
+        parts.database,
+        parts.broadcast,
+        parts.clock,
+        SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
+        facts=lambda: {"metrics": parts.metrics.snapshot(), "routes": route_facts()},
+    )
+    sync.on_change(lambda snapshot: shifts.take(snapshot.shifts))
     services = ApiServices(
         parts.database,
         Accepts(parts.database, parts.metrics.flushes("accept")),
@@ -67,5 +112,7 @@ def _make_api(parts: Base, workers_expected: int) -> Api:
         parts.clock,
         parts.metrics,
         options,
+        route_facts,
+        wire,
     )
     return create_app(services)

@@ -91,6 +91,10 @@ class Wire:
             return structured.BareStream(self.decoder(structured.told(request)))
         return self.decoder(_unwrapped(request, self.text))
 
+    def gives_on(self, request: LlmRequest) -> bool:
+        """Whether a streamed answer comes in the very form the client spoke, so that its bytes can be given on."""
+        return passes(request, self.text.form) and not (self.emulates and request.schema is not None)
+
     def _endpoint(self, request: LlmRequest) -> Endpoint:
         if not request.inputs:
             return self.text

@@ -1,0 +1,149 @@
+"""The wire at an API process: keys of tenants, and the ledger of calls that belong to no run."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from tollway.domain.clock import Clock
+from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
+from tollway.domain.ids import IdMaker
+from tollway.domain.llm import Caller, LlmRequest
+from tollway.ingress.auth import Authenticator
+from tollway.ingress.wire.desk import Guest, WireHead
+from tollway.llm.calls import CallResult, Plan
+from tollway.llm.providers.inbound import bad
+from tollway.record.settings_sync import SettingsSync
+from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
+
+TASK_TYPE_CHARS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WireLedger:
+    """What writes the money of calls: `process` tells this process' incarnation."""
+
+    calls: WireCalls
+    ids: IdMaker
+    clock: Clock
+    process: Callable[[], int]
+
+    def moment(self) -> datetime:
+        """Now, as the database sees it."""
+        return datetime.fromtimestamp(self.clock.now(), UTC)
+
+
+class LedgerAccount:
+    """Implements `Account` for a tenant's key."""
+
+    __slots__ = ("_caller", "_ledger", "_request", "_so_far", "call_id")
+
+    def __init__(self, ledger: WireLedger, caller: Caller, request: LlmRequest) -> None:
+        self._ledger = ledger
+        self._caller = caller
+        self._request = request
+        self._so_far: Callable[[], CallResult | None] | None = None
+        self.call_id = ""
+
+    async def recorded(self) -> CallResult | None:
+        """Nothing is kept of a call without a run."""
+        return None
+
+    def streams(self, so_far: Callable[[], CallResult | None]) -> None:
+        """Whoever leaves a stream early pays for what came: vendors stop with their client."""
+        self._so_far = so_far
+
+    async def intend(self, plan: Plan) -> UUID:
+        """Reserve the worst case. Raises DatabaseUnavailable."""
+        ledger, caller = self._ledger, self._caller
+        call_id = ledger.ids.new()
+        self.call_id = str(call_id)
+        opening = ledger.calls.open(
+            WireCall(
+                call_id,
+                ledger.process(),
+                caller.tenant,
+                caller.agent,
+                caller.lane,
+                self._request.tier,
+                plan.route,
+                plan.provider,
+                plan.model,
+                plan.price.version,
+                plan.reserve_nano,
+                ledger.moment(),
+            )
+        )
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda _: self._end(call_id, "release", 0))
+            raise
+        except DatabaseUnavailable:
+            self._end(call_id, "release", 0)  # it may have been written all the same
+            raise
+        return call_id
+
+    def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
+        """The call's price."""
+        usage = result.completion.usage
+        self._ledger.calls.close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage))
+
+    def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
+        """What a call that failed may have cost: its charge if it is known, nothing if it surely was not billed."""
+        came = self._so_far() if error is None and self._so_far is not None else None
+        if came is not None:
+            self.settle(plan, call_id, came)
+        elif error is None or (error.billed and error.cost_nano is None):
+            self._end(call_id, "unknown", None)
+        elif error.cost_nano is None:
+            self._end(call_id, "release", 0)
+        else:
+            usage = {} if error.usage is None else {"usage": error.usage}
+            self._ledger.calls.close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), **usage))
+
+    async def hit(self, result: CallResult) -> None:
+        """An answer that cost nothing is no entry."""
+
+    def _end(self, call_id: UUID, kind: str, nano: int | None) -> None:
+        self._ledger.calls.close(WireEntry(call_id, kind, nano, self._ledger.moment()))
+
+
+class KeyDesk:
+    """Implements `Desk`: API keys with the scope `submit`, as every route of the API knows them."""
+
+    def __init__(
+        self, authenticator: Authenticator, sync: SettingsSync, ledger: WireLedger, lanes: tuple[str, ...]
+    ) -> None:
+        self._authenticator = authenticator
+        self._sync = sync
+        self._ledger = ledger
+        self._lanes = {lane.encode(): lane for lane in lanes}
+        self._lane = "interactive" if "interactive" in lanes else lanes[0]
+
+    def identify(self, head: WireHead) -> Guest:
+        """Who asks, and for which lane. Raises Problem."""
+        visitor = self._authenticator.identify(head.credential, head.tenant)
+        visitor.require("submit")
+        tenant = visitor.home
+        record = self._sync.snapshot.tenants.get(tenant)
+        if record is not None and record.paused:
+            raise Problem("forbidden", f"Tenant {tenant} is paused; an admin key resumes it.")
+        lane = self._lane
+        if head.lane is not None:
+            lane = self._lanes.get(head.lane, "")
+            if not lane:
+                raise bad("x-tollway-lane", f"must be one of {', '.join(self._lanes.values())}")
+        caller = Caller(tenant, lane, visitor.key.id, task_type=task_type(head))
+        return Guest(caller, lambda request: LedgerAccount(self._ledger, caller, request))
+
+
+def task_type(head: WireHead) -> str:
+    """The header's task type; empty without. Raises Problem."""
+    if head.task_type is None:
+        return ""
+    text = head.task_type.decode("latin-1").strip()
+    if len(text) > TASK_TYPE_CHARS_MAX or not text.isprintable():
+        raise bad("x-tollway-task-type", f"must be at most {TASK_TYPE_CHARS_MAX} printable characters")
+    return text

@@ -1,0 +1,71 @@
+"""Refusals and failures as the wire tells them: the status that makes SDKs raise the right error, and when to ask
+again."""
+
+from tollway.domain.errors import DatabaseUnavailable, Fenced, LlmError, Problem
+from tollway.ingress.problems import Headers, draining, retry_headers, unavailable
+from tollway.llm.providers.inbound import Fault
+
+_STATUS = {
+    "unknown_tier": 404,
+    "no_route": 404,
+    "too_large": 400,
+    "budget_exhausted": 403,
+    "rate_limited": 429,
+    "no_capacity": 429,
+    "breaker_open": 503,
+    "retry_budget": 503,
+    "provider_5xx": 502,
+    "connection": 502,
+    "bad_response": 502,
+    "invalid_answer": 502,
+    "timeout_connect": 504,
+    "timeout_first_byte": 504,
+    "timeout_total": 504,
+    "timeout_step": 504,
+}
+_OUR_FAULT = frozenset((401, 403, 404, 407))
+_INPUTS = {"openai.responses": {"messages": "input"}, "openai.embeddings": {"messages": "input"}}
+_RETRY_S = 1.0
+
+
+def fault_of(error: BaseException, form: str) -> tuple[Fault, Headers] | None:
+    """The refusal an error stands for, with its headers; None when the error is ours and nobody may read it."""
+    if isinstance(error, DatabaseUnavailable):
+        error = unavailable(str(error))
+    if isinstance(error, Fenced):
+        error = Problem("stale_attempt", "The run this key was made for goes on elsewhere.")
+    if isinstance(error, Problem):
+        headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+        fault = Fault(error.status, error.code, error.detail, error.fields.get("param"))
+        return fault, _told(headers, retriable=bool(error.headers.get("Retry-After")))
+    if isinstance(error, LlmError):
+        return _failed(error, form)
+    return None
+
+
+def cut_off() -> Problem:
+    """A request that the end of this process cuts off."""
+    return draining()
+
+
+def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
+    status = _STATUS.get(error.code, 500)
+    if error.code == "refused":
+        said = error.status or 400
+        status = said if 400 <= said < 500 and said not in _OUR_FAULT else 400 if said < 400 else 502
+    param = error.field
+    if param is not None:
+        param = _INPUTS.get(form, {}).get(param, param)
+    retriable = status >= 429 and not error.final
+    headers: Headers = []
+    if retriable and status in (429, 503):
+        waits = retry_headers(max(0.05, error.retry_after_s or _RETRY_S))
+        headers = [(name.lower().encode(), value.encode()) for name, value in waits.items()]
+    if error.route:
+        headers.append((b"x-tollway-route", error.route.encode("latin-1", "replace")))
+    return Fault(status, error.code, str(error), param), _told(headers, retriable=retriable)
+
+
+def _told(headers: Headers, *, retriable: bool) -> Headers:
+    """SDKs ask again by themselves after some statuses; where that cannot help they are told not to."""
+    return headers if retriable else [*headers, (b"x-should-retry", b"false")]

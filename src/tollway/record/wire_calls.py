@@ -1,0 +1,124 @@
+"""The money of calls made over the wire without a run: reserved before the call, one ledger entry after it.
+
+Reservations are awaited, for no call is made before its own is durable; entries are written behind and wait out any
+outage of the database. A reservation that nobody closes is turned into an `unknown` entry once its process is gone.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from tollway import failpoints
+from tollway.domain.llm import Usage
+from tollway.record.database import Database
+from tollway.record.group_commit import FlushOptions, GroupCommit
+
+OPEN_PACE_S = 0.002
+CLOSE_PACE_S = 0.05
+DRAIN_S = 2.0
+_NOTHING = Usage()
+
+
+class WireCall(msgspec.Struct, frozen=True, gc=False):
+    """A call about to be made. `reserved_nano` is its worst case in money."""
+
+    call_id: UUID
+    process: int
+    tenant: str
+    key_id: str
+    lane: str
+    tier: str
+    route: str
+    provider: str
+    model: str
+    price_version: str
+    reserved_nano: int
+    at: datetime
+
+
+class WireEntry(msgspec.Struct, frozen=True, gc=False):
+    """How a call ended: `settle`, `release` or `unknown`. `nano` None is the worst case that was reserved."""
+
+    call_id: UUID
+    kind: str
+    nano: int | None
+    at: datetime
+    usage: Usage = _NOTHING
+
+
+class WireCalls:
+    """The wire's writes of one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        on_open: Callable[[int, float], None] | None = None,
+        on_close: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._opening: GroupCommit[WireCall, bool] = GroupCommit(self._open, FlushOptions(pace_s=OPEN_PACE_S), on_open)
+        patient = FlushOptions(flights_max=1, pace_s=CLOSE_PACE_S, patience_s=float("inf"))
+        self._held = 0
+        self._none_held = asyncio.Event()
+        self._none_held.set()
+        self._closing: GroupCommit[WireEntry, bool] = GroupCommit(self._close, patient, on_close)
+
+    def open(self, call: WireCall) -> "asyncio.Future[bool]":
+        """Reserve; the future ends when that is durable, or raises DatabaseUnavailable. `close` it once in any case."""
+        self._held += 1
+        self._none_held.clear()
+        return self._opening.put(call)
+
+    def close(self, entry: WireEntry) -> None:
+        """End the reservation with its entry; durable soon, awaited by nobody but `drain`."""
+        self._held -= 1
+        if not self._held:
+            self._none_held.set()
+        self._closing.put(entry).add_done_callback(_looked_at)
+
+    async def drain(self) -> None:
+        """Wait until what is under way was closed, a moment at most, and all that was handed in is written."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._none_held.wait()
+        await self._opening.drain()
+        await self._closing.drain()
+
+    async def _open(self, calls: Sequence[WireCall]) -> list[bool | Exception]:
+        await self._database.rows("open_wire_calls", *_columns([msgspec.structs.astuple(call) for call in calls]))
+        if failpoints.armed:
+            failpoints.hit("intent.after")
+        return [True] * len(calls)
+
+    async def _close(self, entries: Sequence[WireEntry]) -> list[bool | Exception]:
+        if failpoints.armed:
+            failpoints.hit("settle.before")
+        rows = [
+            (
+                entry.call_id,
+                entry.kind,
+                entry.nano,
+                entry.usage.input_tokens,
+                entry.usage.output_tokens,
+                entry.usage.cached_tokens,
+                entry.usage.estimated,
+                entry.at,
+            )
+            for entry in entries
+        ]
+        await self._database.rows("close_wire_calls", *_columns(rows))
+        return [True] * len(entries)
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _looked_at(future: "asyncio.Future[bool]") -> None:
+    """A write that the database refused for good, or that the end of the process cut: the reservation stands."""
+    if not future.cancelled():
+        future.exception()
