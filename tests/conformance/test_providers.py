@@ -129,6 +129,7 @@ async def test_stream_chunk_by_chunk(setup: Setup) -> None:
             raw += got[0]
             deltas += got[1]
         assert await stream.read() is None
+        assert stream.fields[b"content-type"].startswith(b"text/event-stream")
         completion = stream.result.completion
         assert "".join(delta.text for delta in deltas if delta.kind == "text") == completion.text
         decoder = plan.served.wire.stream(plan.request)

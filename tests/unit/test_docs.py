@@ -15,6 +15,8 @@ from tollway.cli import main
 from tollway.config import load_settings
 from tollway.domain.errors import PROBLEMS
 from tollway.ingress.routes import bulk, llm, runs, shifts, system, tenants
+from tollway.llm.gateway import Gateway, GatewayOptions
+from tollway.spend.prices import Prices
 
 ROOT = Path(__file__).parents[2]
 SKIPPED_FOLDERS = {".git", ".venv", ".tollway", ".pytest_cache", "node_modules", "build", "dist"}
@@ -148,14 +150,19 @@ def test_the_settings_shown_are_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_settings_shown_load(tmp_path: Path) -> None:
-    """Every TOML block of the how-tos is accepted as it stands."""
+    """Every TOML block of the how-tos is accepted as it stands, and its providers and routes can be called."""
     for path, text in pages().items():
-        if path.parent.name == "how-to":
+        if "how-to" in path.parts:
             for block in blocks(text):
                 if block.language == "toml":
                     file = tmp_path / "tollway.toml"
                     file.write_text(block.text)
-                    load_settings(file, environ={})
+                    settings = load_settings(file, environ={})
+                    keys = {provider.api_key_env: "key" for provider in settings.providers.values()}
+                    options = GatewayOptions(environ=keys)
+                    if any(provider.kind == "litellm" for provider in settings.providers.values()):
+                        continue  # an extra: it may not be installed
+                    Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
 
 
 def test_the_routes_of_the_reference_are_those_of_the_api() -> None:

@@ -205,12 +205,13 @@ class Tier(Section):
 class Provider(Section):
     """A vendor or a compatible server. Its key is in the environment variable `api_key_env`, or there is none.
 
+    `base_url` may be left out for a vendor that is known by its kind, and for litellm, which knows its own;
     `api_version` goes into the address of Azure's. A server that cannot hold an answer to a JSON Schema has
     `structured = "emulated"`: the schema then goes into the prompt.
     """
 
     kind: Literal["openai", "anthropic", "gemini", "litellm"]
-    base_url: Annotated[str, AfterValidator(_http_url)]
+    base_url: Annotated[str, AfterValidator(_optional_http_url)] = ""
     api_key_env: Annotated[str, AfterValidator(_env_name)] = Field(default="", repr=False)
     api: Literal["chat", "responses"] = "chat"
     api_version: str = ""

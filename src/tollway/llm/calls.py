@@ -7,8 +7,8 @@ import msgspec
 from tollway.config import Route
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, LlmRequest
+from tollway.llm.channel import Channel
 from tollway.llm.providers.wire import Wire, vendor_message, vendor_wait
-from tollway.llm.transport import Transport
 from tollway.spend.prices import ModelPrice
 
 _TRY_AGAIN = (408, 409, 425)
@@ -21,7 +21,7 @@ class Served:
     route: Route
     provider_kind: str
     wire: Wire
-    transport: Transport
+    transport: Channel
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):

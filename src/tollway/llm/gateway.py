@@ -13,6 +13,7 @@ from tollway.domain.clock import AnchoredClock, Clock
 from tollway.domain.errors import ConfigError, LlmError
 from tollway.domain.llm import LlmRequest
 from tollway.llm.calls import CallResult, Plan, Served, failure
+from tollway.llm.channel import Channel
 from tollway.llm.providers import wire_of
 from tollway.llm.providers.wire import Wire
 from tollway.llm.streams import CallStream
@@ -46,7 +47,7 @@ class Gateway:
         """Raises ConfigError, naming key and remedy, for a route that could never be called."""
         self._prices = prices
         self._options = options
-        self._lines: dict[str, tuple[Provider, Wire, Transport]] = {}
+        self._lines: dict[str, tuple[Provider, Wire, Channel]] = {}
         served = [self._serve(route, providers) for route in routes]
         self._tiers: Tiers[Served] = Tiers(served, options.tiers)
 
@@ -112,7 +113,7 @@ class Gateway:
                 raise ConfigError("routes.provider", route.provider, f"add a section [providers.{route.provider}]")
             try:
                 wire = wire_of(route.provider, provider, self._options.environ)
-                transport = Transport(wire.url, dict(wire.headers), self._options.transport)
+                transport = self._channel(route.provider, wire)
             except ValueError as error:
                 raise ConfigError(f"providers.{route.provider}.base_url", provider.base_url, str(error)) from None
             line = (provider, wire, transport)
@@ -120,3 +121,12 @@ class Gateway:
         provider, wire, transport = line
         self._prices.price(route.provider, provider.kind, route.model, self._options.clock.now())
         return Served(route, provider.kind, wire, transport)
+
+    def _channel(self, name: str, wire: Wire) -> Channel:
+        if wire.channel is None:
+            return Transport(wire.url, dict(wire.headers), self._options.transport)
+        try:
+            return wire.channel(self._options.transport)
+        except ImportError as error:
+            remedy = f"install its extra (pip install 'tollway[litellm]'): {error}"
+            raise ConfigError(f"providers.{name}.kind", "litellm", remedy) from None

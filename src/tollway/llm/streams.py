@@ -9,8 +9,8 @@ from typing import Self
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Delta
 from tollway.llm.calls import CallResult, Plan, failure
+from tollway.llm.channel import Upstream
 from tollway.llm.providers.wire import StreamDecoder
-from tollway.llm.transport import Exchange
 
 _DRAIN_S = 0.1
 
@@ -24,7 +24,7 @@ class CallStream:
     result's usage is marked as estimated.
     """
 
-    def __init__(self, plan: Plan, exchange: Exchange, decoder: StreamDecoder, first_byte_s: float) -> None:
+    def __init__(self, plan: Plan, exchange: Upstream, decoder: StreamDecoder, first_byte_s: float) -> None:
         self._plan = plan
         self._exchange = exchange
         self._decoder = decoder
@@ -47,6 +47,11 @@ class CallStream:
     def so_far(self) -> CallResult | None:
         """The same, and also of a stream that was cut: what came until then, its usage estimated."""
         return self._result
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:
+        """The headers of the answer by small name; none before it began."""
+        return self._exchange.fields
 
     def __aiter__(self) -> Self:
         return self

@@ -89,15 +89,15 @@ def test_schema_subset() -> None:
     }  # fmt: skip
     made = msgspec.json.decode(subset(schema))
     assert made == {
-        "type": "object",
+        "type": "OBJECT",
         "required": ["kind"],
         "properties": {
-            "kind": {"type": "string", "enum": ["a", "b"], "description": "which"},
-            "one": {"type": "string", "enum": ["x"]},
-            "n": {"type": "integer", "nullable": True},
-            "list": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
-            "both": {"type": "object", "properties": {"p": {"type": "boolean"}}, "required": ["p"]},
-            "free": {"type": "object"},
+            "kind": {"type": "STRING", "enum": ["a", "b"], "description": "which"},
+            "one": {"type": "STRING", "enum": ["x"]},
+            "n": {"type": "INTEGER", "nullable": True},
+            "list": {"type": "ARRAY", "items": {"anyOf": [{"type": "STRING"}, {"type": "INTEGER"}]}},
+            "both": {"type": "OBJECT", "properties": {"p": {"type": "BOOLEAN"}}, "required": ["p"]},
+            "free": {"type": "OBJECT"},
         },
     }
     endless = msgspec.json.encode(subset({"$ref": "#/$defs/T", **schema}))

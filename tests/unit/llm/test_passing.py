@@ -74,6 +74,9 @@ def test_another_form_is_put_in_the_vendors() -> None:
     completion = ANTHROPIC.decode(answer, request)
     assert (completion.form, completion.body) == ("anthropic.messages", answer)
     assert ANTHROPIC.decode(answer, ASK).body == b""
+    assert (OPENAI.in_kind(request), ANTHROPIC.in_kind(request), OPENAI.in_kind(ASK)) == (True, False, False)
+    assert EMULATED.in_kind(request)
+    assert not EMULATED.in_kind(replace(request, schema=SCHEMA))
 
 
 def test_a_clients_own_schema_is_not_unwrapped() -> None:

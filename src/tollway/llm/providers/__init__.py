@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from tollway.config import Provider
 from tollway.domain.errors import ConfigError
-from tollway.llm.providers import anthropic, gemini, openai
+from tollway.llm.providers import anthropic, gemini, litellm, openai
 from tollway.llm.providers.wire import Wire
 
 KINDS: dict[str, Callable[[Provider, str | None], Wire]] = {
     "openai": openai.wire,
     "anthropic": anthropic.wire,
     "gemini": gemini.wire,
+    "litellm": litellm.wire,
 }
 
 

@@ -11,7 +11,9 @@ import msgspec
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, Delta, LlmRequest, Usage
 from tollway.llm import estimate
+from tollway.llm.channel import Channel
 from tollway.llm.providers import structured
+from tollway.llm.transport import TransportOptions
 
 _MESSAGE_CHARS_MAX = 300
 
@@ -50,7 +52,7 @@ class Wire:
     """A vendor's way of asking and answering, bound to one provider: `text`, and `embeddings` if it has them.
 
     A body that holds `cache_mark` may write to the vendor's prompt cache, which may be dearer than plain input. With
-    `emulates` an answer to a schema is asked for in words.
+    `emulates` an answer to a schema is asked for in words. `channel` makes the way to it where that is not ours.
     """
 
     headers: Mapping[str, str]
@@ -59,6 +61,7 @@ class Wire:
     embeddings: Endpoint | None = None
     cache_mark: bytes = b""
     emulates: bool = False
+    channel: Callable[[TransportOptions], Channel] | None = None
 
     @property
     def url(self) -> str:
@@ -94,6 +97,10 @@ class Wire:
     def gives_on(self, request: LlmRequest) -> bool:
         """Whether a streamed answer comes in the very form the client spoke, so that its bytes can be given on."""
         return passes(request, self.text.form) and not (self.emulates and request.schema is not None)
+
+    def in_kind(self, request: LlmRequest) -> bool:
+        """Whether the vendor's bytes, whole or streamed, are an answer in the form that the client spoke."""
+        return passes(request, self._endpoint(request).form) and not (self.emulates and request.schema is not None)
 
     def _endpoint(self, request: LlmRequest) -> Endpoint:
         if not request.inputs:

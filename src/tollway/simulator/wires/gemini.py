@@ -1,5 +1,6 @@
 """The Gemini wire: `POST /v1beta/models/{model}:generateContent` and `:streamGenerateContent`."""
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ _ERRORS: dict[ErrorKind, tuple[int, str]] = {
 _FINISH = {"stop": b"STOP", "length": b"MAX_TOKENS", "tool": b"STOP"}
 # What the vendor's schemas do not know; it refuses a request that holds one.
 _UNKNOWN = (b'"$ref"', b'"$defs"', b'"additionalProperties"', b'"const"', b'"oneOf"', b'"allOf"')
+_TYPE = re.compile(rb'"type"\s*:\s*"[A-Z]+"')
 _BODY = (
     b'{"candidates":[{"content":{"parts":[%b],"role":"model"},%b"index":0}],"usageMetadata":%b,"modelVersion":%b,'
     b'"responseId":"sim%d"}'
@@ -192,6 +194,11 @@ def _shape(ask: Ask, given: _Body, config: _Config) -> None:
         function = next((one for one in functions if not names or one.name in names), None)
         if function is None:
             raise BadAsk("allowed_function_names names no function that is declared.", model=ask.model)
-        ask.tool, ask.schema, ask.finish = function.name, bytes(function.parameters), "tool"
+        ask.tool, ask.schema, ask.finish = function.name, _json_schema(function.parameters), "tool"
     elif config.response_mime_type == "application/json":
-        ask.schema = bytes(config.response_schema) or _ANY_OBJECT
+        ask.schema = _json_schema(config.response_schema) or _ANY_OBJECT
+
+
+def _json_schema(schema: Raw) -> bytes:
+    """The vendor names types in capitals, and takes them in small letters too."""
+    return _TYPE.sub(lambda match: match[0].lower(), bytes(schema))

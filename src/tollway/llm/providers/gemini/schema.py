@@ -1,4 +1,6 @@
-"""A JSON Schema in the subset that Gemini takes, made once per schema: no references, one type, no unions but anyOf.
+"""A JSON Schema in the subset that Gemini takes, made once per schema.
+
+No references, one type, in capitals as the vendor names it, no unions but anyOf.
 
 What the subset cannot say is left out, never guessed: the answer is checked against the whole schema afterwards.
 """
@@ -30,7 +32,7 @@ def _subset(encoded: bytes) -> msgspec.Raw:
 def _made(node: Any, root: dict[str, Any], depth: int) -> dict[str, Any]:
     node = _resolved(node, root)
     if not isinstance(node, dict) or depth > _DEPTH_MAX:
-        return {"type": "string"}
+        return {"type": "STRING"}
     made = {key: value for key, value in node.items() if key in _KEPT}
     if made.get("format") not in _FORMATS:
         made.pop("format", None)
@@ -42,7 +44,7 @@ def _made(node: Any, root: dict[str, Any], depth: int) -> dict[str, Any]:
     elif branches:
         made["anyOf"] = [_made(branch, root, depth + 1) for branch in branches]
     elif kind is not None:
-        made["type"] = kind
+        made["type"] = kind.upper()
     if kind == "object":
         properties = node.get("properties") or {}
         made["properties"] = {name: _made(child, root, depth + 1) for name, child in properties.items()}
@@ -52,10 +54,10 @@ def _made(node: Any, root: dict[str, Any], depth: int) -> dict[str, Any]:
         made["items"] = _made(node.get("items", {}), root, depth + 1)
     values = [node["const"]] if "const" in node else node.get("enum") or ()
     if values and all(isinstance(value, str) for value in values):
-        made |= {"type": "string", "enum": list(values)}
+        made |= {"type": "STRING", "enum": list(values)}
     if nullable:
         made["nullable"] = True
-    return made or {"type": "string"}
+    return made or {"type": "STRING"}
 
 
 def _kind(node: dict[str, Any]) -> tuple[str | None, bool]:
