@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow]
 BACKLOG = 1_000_000
 TENANTS = 10_000
 SMALL = 1_000
-BIG_TABLES = re.compile(r"^(queue|flow|(run|step|event|ledger)(_\d+)?)$")
+BIG_TABLES = re.compile(r"^(queue|flow|answer|(run|step|event|ledger)(_\d+)?)$")
 SORT_ROWS_MAX = 50_000
 
 _HISTORY = """
@@ -46,6 +46,8 @@ insert into step (run_id, n, path, kind, name, attempt, fence, call_id, started_
     select id, 1, '1', 'llm', 'answer', 1, 1, id, created_at from run limit 50000;
 insert into ledger (call_id, kind, run_id, n, tenant, nano, at)
     select id, 'settle', id, 1, tenant, 1, now() from run limit 50000;
+insert into answer (key, tenant, agent, value, expires_at)
+    select sha256(n::text::bytea), 't1', 'a@1', '', now() + n * interval '0.1 s' from generate_series(-5000, 50000) n;
 insert into process (role, host, pid, lease_ttl_s) select 'worker', 'h', n, 12 from generate_series(1, 5) n;
 update queue set state = 1, worker = 3, fence = 65536
     where run_id in (select run_id from queue order by run_id limit 1000);
@@ -172,10 +174,13 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "read_events",
         "list_steps",
         "beat_process",
+        "find_answers",
+        "keep_answers",
+        "sweep_answers",
     ],
 )
 async def test_hot_queries_read_by_index(planner: asyncpg.Connection, name: str) -> None:
-    """The generic plan scans no queue, flow, run, step, event or ledger whole, and sorts no backlog."""
+    """The generic plan scans no queue, flow, run, step, event, ledger or answers whole, and sorts no backlog."""
     plan = await plan_of(planner, name)
     assert faults(plan) == []
 

@@ -242,6 +242,16 @@ def test_show_tells_the_whole_run(server: ContractServer) -> None:
     assert "events" not in as_json
 
 
+def test_show_tells_what_a_hit_saved(server: ContractServer) -> None:
+    """A step that was answered from a cache is marked, and shows what it saved in the place of its cost."""
+    hit = {**STEP, "cached": True, "cost_usd": 0, "saved_usd": 0.00064, "saved_nano": 640_000, "calls": 0}
+    server.on(f"GET {RUN}", Reply(200, run_document("succeeded", output={"ok": True})))
+    server.on(f"GET {RUN}/steps", Reply(200, {"items": [hit], "next": None}))
+    shown = tollway(server, "show", RUN_ID, "--steps").output
+    assert "(cached)" in shown
+    assert "saved $0.00064" in shown
+
+
 def test_show_of_an_unknown_run_exits_with_1(server: ContractServer) -> None:
     """A 404 is a failure, said in words."""
     result = tollway(server, "show", "nonsense")

@@ -38,8 +38,28 @@ def fingerprint(caller: Caller, request: LlmRequest) -> bytes:
 
     Raises LlmError `refused` for a request that is not JSON.
     """
+    try:
+        return _hash(_parts(caller, request))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refused(f"the request is not JSON: {error}") from None
+
+
+def task_fingerprint(caller: Caller, name: str, args: Sequence[Any], ttl_s: float) -> bytes:
+    """The key of a task's result, within its tenant and agent version. Raises ValueError for what is not JSON.
+
+    `ttl_s` is part of it, so that code which asks for fresher results does not get those kept for longer.
+    """
+    try:
+        return _hash((_TASK, caller.tenant, caller.version, name, args, ttl_s))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"the arguments of task {name!r} must be JSON, since cache_ttl is set and they are its key: {error}"
+        ) from None
+
+
+def _parts(caller: Caller, request: LlmRequest) -> Sequence[Any]:
     sent = request.sent
-    parts = (
+    return (
         _LLM,
         caller.tenant,
         caller.version,
@@ -57,23 +77,6 @@ def fingerprint(caller: Caller, request: LlmRequest) -> bytes:
         request.inputs,
         None if sent is None else (sent.form, _shaping(sent.fields)),
     )
-    try:
-        return _hash(parts)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise refused(f"the request is not JSON: {error}") from None
-
-
-def task_fingerprint(caller: Caller, name: str, args: Sequence[Any], ttl_s: float) -> bytes:
-    """The key of a task's result, within its tenant and agent version. Raises ValueError for what is not JSON.
-
-    `ttl_s` is part of it, so that code which asks for fresher results does not get those kept for longer.
-    """
-    try:
-        return _hash((_TASK, caller.tenant, caller.version, name, args, ttl_s))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"the arguments of task {name!r} must be JSON, since cache_ttl is set and they are its key: {error}"
-        ) from None
 
 
 def _shaping(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,6 +136,9 @@ def test_what_is_not_json_is_refused() -> None:
         with pytest.raises(LlmError) as refused:
             fingerprint(AGENT, replace(ASK, messages=[{"role": "user", "content": content}]))
         assert (refused.value.code, refused.value.final) == ("refused", True)
+    broken = Sent("openai.chat", {"seed": msgspec.Raw(b"{")})
+    with pytest.raises(LlmError, match="not JSON"):
+        fingerprint(AGENT, replace(ASK, sent=broken))
     numbered = fingerprint(AGENT, replace(ASK, schema={"enum": {1: "a", 2: "b"}}))
     assert numbered == fingerprint(AGENT, replace(ASK, schema={"enum": {"2": "b", "1": "a"}}))
 
