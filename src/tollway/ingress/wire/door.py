@@ -168,7 +168,7 @@ class Door:
     async def _chunks(self, order: Order, stream: GovernedStream) -> AsyncGenerator[bytes, None]:
         """The answer's bytes. However this ends, the call upstream ends with it and is accounted."""
         writer = order.form.stream(order.request, self._stamp(order))
-        as_they_are = stream.plan.served.wire.gives_on(order.request)
+        as_they_are = stream.plan.served.wire.in_kind(order.request)
         async with aclosing(stream):
             try:
                 async for raw, deltas in stream:

@@ -94,10 +94,6 @@ class Wire:
             return structured.BareStream(self.decoder(structured.told(request)))
         return self.decoder(_unwrapped(request, self.text))
 
-    def gives_on(self, request: LlmRequest) -> bool:
-        """Whether a streamed answer comes in the very form the client spoke, so that its bytes can be given on."""
-        return passes(request, self.text.form) and not (self.emulates and request.schema is not None)
-
     def in_kind(self, request: LlmRequest) -> bool:
         """Whether the vendor's bytes, whole or streamed, are an answer in the form that the client spoke."""
         return passes(request, self._endpoint(request).form) and not (self.emulates and request.schema is not None)
