@@ -84,8 +84,11 @@ class Database:
         self.clock = clock
         self._pool: asyncpg.Pool | None = None
 
-    async def start(self) -> None:
-        """Connect once and take the database's time. Raises DatabaseUnavailable."""
+    async def start(self, *, anchor: bool = True) -> None:
+        """Connect once and take the database's time. Raises DatabaseUnavailable.
+
+        Without `anchor`, for a process' further pools, the clock has the time already and the first use connects.
+        """
         if self._pool is not None:
             return
         try:
@@ -99,7 +102,8 @@ class Database:
                 reset=_leave_as_it_is,
                 **connect_arguments(self.options),
             )
-            await self.anchor()
+            if anchor:
+                await self.anchor()
         except UNREACHABLE as error:
             await self.stop()
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error

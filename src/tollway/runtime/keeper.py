@@ -66,7 +66,7 @@ class Keeper:
         self._tasks = [
             loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
             loop.create_task(self._keep_times(), name="times"),
-            loop.create_task(self._forever(self._sweep_answers, ANSWERS_EVERY_S), name="answers"),
+            loop.create_task(self._keep_answers(), name="answers"),
         ]
 
     async def stop(self) -> None:
@@ -144,6 +144,12 @@ class Keeper:
         if gone:
             log.info("partitions.dropped", partitions=",".join(gone))
         await self._upkeep.forget_old(self._options.keep_days.get("run", 0))
+
+    async def _keep_answers(self) -> None:
+        await asyncio.sleep(
+            ANSWERS_EVERY_S * random.uniform(0.5, 1.0)
+        )  # a restart finds no more to sweep than a minute
+        await self._forever(self._sweep_answers, ANSWERS_EVERY_S)
 
     async def _sweep_answers(self) -> None:
         await self._answers.sweep(self._options.answers_bytes_max)

@@ -29,7 +29,7 @@ async def caches(parts: Base) -> AsyncIterator[Caches]:
     """The process' caches, on connections of their own whose commits do not wait for the disk."""
     settings = parts.settings.llm
     lazy = Database(replace(parts.database.options, durable=False, connections_max=3), parts.clock)
-    await lazy.start()
+    await lazy.start(anchor=False)
     memory, shared = Memory(settings.cache_bytes_max), SharedAnswers(PostgresAnswers(lazy), parts.clock)
     try:
         yield Caches(

@@ -12,11 +12,12 @@ import pytest
 from record_kit import accept_all, claim, clock, event_types, new_claims, new_run
 from runtime_kit import ended, until, until_true
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.hotstate.answers import PostgresAnswers
+from tollway.hotstate.answers import Answer, PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.database import Database
 from tollway.record.processes import beat_process, register_process, retire_processes
 from tollway.record.upkeep import Upkeep
+from tollway.runtime import keeper as keeper_module
 from tollway.runtime.keeper import Keeper, KeeperOptions
 
 
@@ -181,3 +182,15 @@ async def test_a_dead_process_that_is_no_worker_is_forgotten(database: Database,
     process_id = await register_process(database, "api", 0.2)
     async with keeping(database):
         await until_true(lambda: admin.fetchval("select count(*) = 0 from process where id = $1", process_id))
+
+
+async def test_cached_answers_past_their_time_are_swept(
+    database: Database, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper drops answers whose time is over and leaves the others."""
+    monkeypatch.setattr(keeper_module, "ANSWERS_EVERY_S", 0.05)
+    store, now = PostgresAnswers(database), clock.now()
+    await store.keep([Answer(bytes([n]) * 32, "acme", "", b"v", now - 1 if n % 2 else now + 60) for n in range(10)])
+    async with keeping(database):
+        await until_true(lambda: admin.fetchval("select count(*) = 5 from answer"))
+    assert await admin.fetchval("select bool_and(expires_at > now()) from answer")
