@@ -24,7 +24,6 @@ SPARE_LENT = 0.5
 SHORT = 0.05
 SHORT_AGAIN_S = 0.06
 _STALE_S = 1.6
-_SPARE = 0.01
 _EPSILON = 1e-9
 
 
@@ -37,9 +36,11 @@ def exchange(
     """
     call = _call_of(want)
     limits = effective(state, want.limits, now)
-    accrue(state, leases.values(), limits, depth(want.limits, limits, call), now)
+    waiting = [*want.heads[:1], *(lease.head for lease in leases.values() if lease.waiting)]
+    deep = depth(want.limits, limits, (call, *waiting))
+    accrue(state, leases.values(), limits, deep, now)
     hear(state, want, now)
-    _take_back(state, want, depth(want.limits, limits, call))
+    _take_back(state, want, deep)
     live = {other: lease for other, lease in leases.items() if lease.until > now and other != process}
     mine = leases.get(process)
     learning = now < state.learning_until
@@ -53,6 +54,7 @@ def exchange(
         flows=want.flows,
         head=want.heads[0] if want.heads else NOTHING,
         waiting=want.waiting,
+        share=share,
         turn=mine.turn if mine and mine.waiting else max(state.turn, mine.turn if mine else 0.0),
         slot_turn=mine.slot_turn if mine else 0.0,
     )
@@ -64,12 +66,14 @@ def exchange(
         next_s = min(next_s, state.learning_until - now + 0.01)
     elif _by_rate(share, call, limits, mine):
         lease.rates = _least(share, free)
-        amount = _draw(state, live, want, share, limits, spare)
+        amount = _draw(state, live, want, share, limits)
         short = want.waiting > 0 and any(
             got < wanted * (1 - SHORT) for got, wanted in zip(lease.rates, share, strict=True)
         )
     else:
-        later, short, next_s = _singles(state, lease, live, process, want, (limits, free, _dominant(share, limits)), now)
+        later, short, next_s = _singles(
+            state, lease, live, process, want, (limits, free, _dominant(share, limits)), now
+        )
     slots = slot_grant(state, lease, live, process, want, learning=learning)
     if short or slots.short:
         next_s = min(next_s, SHORT_AGAIN_S)
@@ -85,11 +89,20 @@ def exchange(
         day=day,
         next_s=max(next_s, 0.01),
         spare=spare,
+        saved=_calls(_unclaimed(state.level, live), call, limits) if any(lease.rates) else 0.0,
         factor=factor_at(state, now),
         paused_s=max(0.0, state.paused_until - now),
-        news=short or slots.news or want.throttled_s is not None,
+        news=short or slots.news or want.throttled_s is not None or _freed(mine, lease, live, limits),
         learning=learning,
     )
+
+
+def _freed(mine: Lease | None, lease: Lease, live: Mapping[int, Lease], limits: Vector) -> bool:
+    """Whether so much is given up that those who wait elsewhere should come at once."""
+    if mine is None or not any(other.waiting for other in live.values()):
+        return False
+    held = zip(mine.rates, lease.rates, limits, strict=True)
+    return any(limit > 0 and had - has > SHORT * limit for had, has, limit in held)
 
 
 def _call_of(want: Want) -> Vector:
@@ -160,27 +173,36 @@ def _dominant(rates: Sequence[float], limits: Vector) -> float:
 
 def _by_rate(share: Vector, call: Vector, limits: Vector, mine: Lease | None) -> bool:
     """Whether the share is large enough to be leased as a rate; what it was sways it, lest it flutter."""
-    rates = zip(share, call, limits, strict=True)
-    per_s = min((rate / one for rate, one, limit in rates if limit > 0 and one > 0), default=0.0)
-    return per_s >= (SINGLE_BELOW if mine is not None and any(mine.rates) else RATE_ABOVE)
+    return _calls(share, call, limits) >= (SINGLE_BELOW if mine is not None and any(mine.rates) else RATE_ABOVE)
 
 
-def _draw(
-    state: RouteState, live: Mapping[int, Lease], want: Want, share: Vector, limits: Vector, spare: float
-) -> Vector:
+def _calls(amount: Vector, call: Vector, limits: Vector) -> float:
+    """How many usual calls an amount is."""
+    dims = zip(amount, call, limits, strict=True)
+    return min((have / one for have, one, limit in dims if limit > 0 and one > 0), default=0.0)
+
+
+def _draw(state: RouteState, live: Mapping[int, Lease], want: Want, share: Vector, limits: Vector) -> Vector:
     """What of the saved-up fluid goes to calls that wait in this process; single calls of others come first."""
     if not any(want.backlog):
         return NOTHING
     drawn = [0.0, 0.0, 0.0, 0.0]
-    level = list(state.level)
+    level, unclaimed = list(state.level), _unclaimed(state.level, live)
+    rivals = [lease for lease in live.values() if lease.waiting]
     for at, limit in enumerate(limits):
         if limit > 0:
-            reserved = sum(lease.head[at] for lease in live.values() if lease.waiting and not any(lease.rates))
-            part = 1.0 if spare > _SPARE else share[at] / limit
-            drawn[at] = max(0.0, min(want.backlog[at], (level[at] - reserved) * part))
+            leased = sum(lease.share[at] for lease in rivals if any(lease.rates))
+            part = share[at] / (share[at] + leased) if leased else 1.0
+            drawn[at] = max(0.0, min(want.backlog[at], unclaimed[at] * part))
             level[at] -= drawn[at]
     state.level = (level[0], level[1], level[2], level[3])
     return (drawn[0], drawn[1], drawn[2], drawn[3])
+
+
+def _unclaimed(level: Vector, live: Mapping[int, Lease]) -> Vector:
+    """What is saved up beyond the single calls that wait for it."""
+    heads = [lease.head for lease in live.values() if lease.waiting and not any(lease.rates)]
+    return _minus(level, _sum(heads)) if heads else _minus(level, NOTHING)
 
 
 def _singles(
@@ -218,8 +240,9 @@ def _singles(
     before = [head for turn, number, head in rivals if (turn, number) < (lease.turn, process)]
     ahead = _sum([*before, lease.head])
     ready = max(_ready_in(ahead, state.level, accruing, limits), state.paused_until - now)
-    starved = _ready_in(ahead, state.level, limits, limits) + AHEAD_S < ready and state.paused_until <= now
-    return tuple(promised), starved, min(EXCHANGE_EVERY_S, max(0.01, ready - AHEAD_S / 2))
+    due = _sum([lease.share, *(other.share for other in live.values() if other.waiting and not any(other.rates))])
+    starved = any(got < owed * (1 - SHORT) for got, owed in zip(accruing, due, strict=True))
+    return tuple(promised), starved, min(EXCHANGE_EVERY_S, max(SHORT_AGAIN_S, ready - AHEAD_S / 2))
 
 
 def _ready_in(amount: Vector, level: Vector, accruing: Vector, limits: Vector) -> float:

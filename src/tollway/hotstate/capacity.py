@@ -108,7 +108,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     `rates` accrue on its own bucket, `amount` is its own now, `later` in time. `share` is its fair rate, leased or not.
     Of its `slots` the `slots_single` go back after one call each. `weights` are the shares of its flows. It should
-    come again after `next_s`. `spare` is the part of the limit nobody wants (0 to 1). `news`: others should come.
+    come again after `next_s`. `spare` is the part of the limit nobody wants (0 to 1), `saved` how many usual calls are
+    saved up centrally. `news`: others should come.
     """
 
     rates: Vector = NOTHING
@@ -122,6 +123,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float = LEASE_TTL_S
     next_s: float = EXCHANGE_EVERY_S
     spare: float = 1.0
+    saved: float = 0.0
     factor: float = 1.0
     paused_s: float = 0.0
     news: bool = False

@@ -4,7 +4,7 @@ Times are seconds of the store's clock. Fluid that is not leased accrues central
 after a quiet time stays well within the vendor's bucket.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -26,10 +26,15 @@ _CLOCK_JUMP_S = 1.0
 
 
 class Lease(msgspec.Struct):
-    """One process' part of a route until `until`. `turn`, `slot_turn`: its places in the lines for single calls."""
+    """One process' part of a route until `until`.
+
+    `share` is its fair rate, leased as `rates` or not; `turn` and `slot_turn` are its places in the lines for single
+    calls.
+    """
 
     until: float
     rates: Vector = NOTHING
+    share: Vector = NOTHING
     slots: int = 0
     slots_wanted: int = 0
     flows: tuple[FlowWant, ...] = ()
@@ -59,14 +64,16 @@ class RouteState(msgspec.Struct):
 def new_state(want: Want, now: float, *, fresh: bool) -> RouteState:
     """A route seen for the first time, its bucket full; or one whose leases were lost, which has to learn of them."""
     if fresh:
-        return RouteState(now, depth(want.limits, want.limits.rates, want.call))
+        return RouteState(now, depth(want.limits, want.limits.rates, (want.call,)))
     return RouteState(now, learning_until=now + LEASE_TTL_S)
 
 
-def depth(limits: Limits, rates: Vector, call: Vector) -> Vector:
-    """How much is saved up centrally: a usual call at least."""
+def depth(limits: Limits, rates: Vector, calls: Sequence[Vector]) -> Vector:
+    """How much is saved up centrally: each of `calls` has room in any case."""
     seconds = DEPTH * limits.burst_s
-    a, b, c, d = (max(rate * seconds, one) for rate, one in zip(rates, call, strict=True))
+    a, b, c, d = (
+        max(rate * seconds, *of_calls) for rate, of_calls in zip(rates, zip(*calls, strict=True), strict=True)
+    )
     return (max(a, 1.0), b, c, d)
 
 

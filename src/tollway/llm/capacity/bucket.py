@@ -19,7 +19,7 @@ _ROUNDING = 1e-6
 class Bucket:
     """Levels in the dimensions that are limited; the others never bind."""
 
-    __slots__ = ("_at", "_dims", "_due", "_level", "_rates", "_seconds", "_until", "call", "head")
+    __slots__ = ("_at", "_dims", "_due", "_level", "_rates", "_seconds", "_until", "call", "waited")
 
     def __init__(self, limits: Vector, burst_s: float, now: float) -> None:
         self._dims = tuple(at for at, limit in enumerate(limits) if limit > 0)
@@ -31,8 +31,11 @@ class Bucket:
         self._due: deque[tuple[float, Vector]] = deque()
         self.call: Vector = NOTHING
         """A usual call: as much may be saved up in any case."""
-        self.head: Vector | None = None
-        """The call that waits: room is kept for it, and for a late timer besides."""
+        self.waited: Vector | None = None
+        """While calls wait, the largest of them: room is kept for it, and for a late timer besides.
+
+        Not only for the next one: while small calls go, the tokens of a large one behind them are saved up.
+        """
 
     @property
     def level(self) -> Vector:
@@ -59,12 +62,12 @@ class Bucket:
         """Accrue up to `now`."""
         lasted = min(now, self._until) - self._at
         if lasted > 0 and self._dims:
-            level, rates, call, head = self._level, self._rates, self.call, self.head
+            level, rates, call, waited = self._level, self._rates, self.call, self.waited
             for at in self._dims:
                 rate = rates[at]
                 if rate > 0:
                     burst = rate * self._seconds
-                    most = burst + head[at] if head is not None else max(burst, call[at])
+                    most = burst + waited[at] if waited is not None else max(burst, call[at])
                     if level[at] < most:
                         level[at] = min(most, level[at] + rate * lasted)
         self._at = max(self._at, now)

@@ -1,5 +1,7 @@
 """How much each flow wants of a route: what came lately, what waits, what runs. Pure: times are monotonic seconds."""
 
+from collections import deque
+
 from tollway.hotstate.capacity import NOTHING, FlowWant, Vector
 from tollway.llm.capacity.costs import Flow
 
@@ -10,24 +12,41 @@ GROWTH = 1.2
 CLEAR_S = 1.0
 """What waits should be gone within this time: a waiting call wants a rate, too."""
 
-_MEASURE_S = 0.5
-_SMOOTH = 0.5
-_FORGET_BELOW = 0.01
+_MEASURE_S = 0.2
+_WINDOW_S = 1.5
+_WINDOW_BUSY_S = 0.5
+_BUSY_CALLS = 15
 _CALL_SMOOTH = 0.05
+_LARGE_FADE = 0.005
 REST = "*"
 
 
 class FlowDemand:
     """One flow's calls in this process."""
 
-    __slots__ = ("arrived", "rates", "running", "waiting", "waiting_calls")
+    __slots__ = ("_marks", "arrived", "rates", "running", "waiting", "waiting_calls")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.arrived = [0.0, 0.0, 0.0, 0.0]
-        self.rates: list[float] | None = None
+        self.rates: Vector = NOTHING
         self.waiting = [0.0, 0.0, 0.0, 0.0]
         self.waiting_calls = 0
         self.running = 0
+        self._marks: deque[tuple[float, Vector]] = deque([(now, NOTHING)])
+
+    def measure(self, now: float) -> None:
+        """What came a second, lately: unbiased, and forgotten the sooner the more it was."""
+        marks, (a, b, c, d) = self._marks, self.arrived
+        while len(marks) > 1 and marks[1][0] <= now - _WINDOW_S:
+            marks.popleft()
+        since, was = marks[0]
+        window = _WINDOW_S
+        if a - was[0] >= _BUSY_CALLS:
+            window = _WINDOW_BUSY_S
+            since, was = next((mark for mark in reversed(marks) if mark[0] <= now - window), marks[0])
+        lasted = max(window, now - since)
+        self.rates = ((a - was[0]) / lasted, (b - was[1]) / lasted, (c - was[2]) / lasted, (d - was[3]) / lasted)
+        marks.append((now, (a, b, c, d)))
 
     def wait(self, charge: Vector, calls: int = 1) -> None:
         """A call began to wait, or with -1 ended it."""
@@ -39,23 +58,26 @@ class FlowDemand:
     @property
     def quiet(self) -> bool:
         """Whether it need not be remembered."""
-        came = self.rates[0] if self.rates else self.arrived[0]
-        return not self.waiting_calls and not self.running and came < _FORGET_BELOW
+        return not self.waiting_calls and not self.running and self.rates[0] == 0 and len(self._marks) > 1
 
 
 class Demand:
-    """What all flows of a process want of one route. `call` is a usual call, `last` when the last one came."""
+    """What all flows of a process want of one route.
+
+    `call` is a usual call, `large` about the largest of late, `last` is when the last one came.
+    """
 
     def __init__(self, now: float) -> None:
         self._flows: dict[Flow, FlowDemand] = {}
         self._measured = now
         self.call: Vector = NOTHING
+        self.large: Vector = NOTHING
         self.last = now
 
     @property
     def tokens_per_s(self) -> float:
         """Tokens that came a second, when last measured."""
-        return sum(demand.rates[1] for demand in self._flows.values() if demand.rates)
+        return sum(demand.rates[1] for demand in self._flows.values())
 
     def waiting(self) -> Vector:
         """All that waits."""
@@ -70,9 +92,7 @@ class Demand:
         """A call came, whether it waits or not."""
         of_flow = self._flows.get(flow)
         if of_flow is None:
-            if not self._flows:  # a quiet time does not count
-                self._measured = now
-            of_flow = self._flows[flow] = FlowDemand()
+            of_flow = self._flows[flow] = FlowDemand(now)
         arrived = of_flow.arrived
         arrived[0] += charge[0]
         arrived[1] += charge[1]
@@ -88,6 +108,13 @@ class Demand:
             )
         else:
             self.call = charge
+        top = self.large
+        self.large = (
+            max(charge[0], top[0] - (top[0] - usual[0]) * _LARGE_FADE),
+            max(charge[1], top[1] - (top[1] - usual[1]) * _LARGE_FADE),
+            max(charge[2], top[2] - (top[2] - usual[2]) * _LARGE_FADE),
+            max(charge[3], top[3] - (top[3] - usual[3]) * _LARGE_FADE),
+        )
         self.last = now
         return of_flow
 
@@ -96,8 +123,8 @@ class Demand:
         self._measure(now)
         wants = []
         for flow, demand in self._flows.items():
-            rates = demand.rates or NOTHING
-            a, b, c, d = (rate * GROWTH + waits / CLEAR_S for rate, waits in zip(rates, demand.waiting, strict=True))
+            came = zip(demand.rates, demand.waiting, strict=True)
+            a, b, c, d = (rate * GROWTH + waits / CLEAR_S for rate, waits in came)
             slots = demand.running + demand.waiting_calls
             wants.append(FlowWant(flow.lane, flow.tenant, flow.agent, (a, b, c, d), slots, flow.weight))
         if len(wants) <= FLOWS_TOLD_MAX:
@@ -106,17 +133,11 @@ class Demand:
         return (*wants[:FLOWS_TOLD_MAX], *_rest(wants[FLOWS_TOLD_MAX:]))
 
     def _measure(self, now: float) -> None:
-        elapsed = now - self._measured
-        if elapsed < _MEASURE_S:
+        if now - self._measured < _MEASURE_S:
             return
         self._measured = now
         for flow, demand in list(self._flows.items()):
-            sample = [value / elapsed for value in demand.arrived]
-            if demand.rates is None:
-                demand.rates = sample
-            else:
-                demand.rates = [old + (new - old) * _SMOOTH for old, new in zip(demand.rates, sample, strict=True)]
-            demand.arrived = [0.0, 0.0, 0.0, 0.0]
+            demand.measure(now)
             if demand.quiet:
                 del self._flows[flow]
 

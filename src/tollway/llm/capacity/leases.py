@@ -112,7 +112,7 @@ class Capacity:
             try:
                 await self._exchange(due)
             except DatabaseUnavailable as error:
-                log.warning("capacity cannot be exchanged, what is leased runs out: %s", error)
+                log.warning("capacity.unreachable", error=str(error))
 
     async def _exchange(self, limiters: list[Limiter], *, leaving: bool = False) -> None:
         """One exchange for some routes. Raises DatabaseUnavailable, after which they try again later."""

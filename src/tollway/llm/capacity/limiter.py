@@ -25,6 +25,8 @@ HEADS_TOLD_MAX = 8
 _SPACING_S = 0.05
 _SPACING_BUSY_S = 0.25
 _BUSY_SPARE = 0.1
+_UNUSED_S = 0.3
+_SAVED_CALLS = 0.5
 _TIMER_MIN_S = 0.001
 _EMPTIED_EVERY_S = 1.0
 
@@ -106,7 +108,7 @@ class Limiter:
         waiter.demand.wait(charge)
         waiter.ticket = self._queue.push(flow, waiter, self._size(charge))
         if len(self._queue) == 1:
-            self._purse.bucket.head = charge
+            self._purse.bucket.waited = self._largest(charge)
         self._seek(now)
         self._arm(now)
         patience = loop.call_later(deadline - now, self._give_up, waiter)
@@ -253,7 +255,8 @@ class Limiter:
             elif not heads:
                 covered += 1
         held = purse.bucket.rates if purse.bucket.lasts(now) else NOTHING
-        give_back = leaving or (not any(held) and not len(queue))
+        unused = purse.spare < _BUSY_SPARE and now - self._demand.last >= _UNUSED_S
+        give_back = leaving or (not len(queue) and (unused or not any(held)))
         promised, waiting = purse.bucket.promised(), self._demand.waiting()
         a, b, c, d = (max(0.0, wanted - got) for wanted, got in zip(waiting, promised, strict=True))
         first = queue.head()
@@ -320,7 +323,11 @@ class Limiter:
         """Hand capacity to whoever is next, as long as there is some; then wait for more."""
         queue, purse, today = self._queue, self._purse, self._today()
         while (head := queue.head()) is not None:
-            purse.bucket.head = head.charge
+            if head.future.done():  # cancelled, and its task has not run yet
+                queue.discard(head.flow, head.ticket)
+                head.demand.wait(head.charge, -1)
+                continue
+            purse.bucket.waited = self._largest(head.charge)
             purse.bucket.advance(now)
             if purse.exhausted(head.charge, today):
                 queue.pop()
@@ -333,7 +340,9 @@ class Limiter:
             else:
                 break
         else:
-            purse.bucket.head = None
+            purse.bucket.waited = None
+            if purse.spare < _BUSY_SPARE and any(purse.bucket.rates):  # others may want what is not wanted here
+                self._come_by(max(now, self._exchanged_at + _UNUSED_S))
         self._arm(now)
 
     def _arm(self, now: float) -> None:
@@ -360,15 +369,13 @@ class Limiter:
 
     def _seek(self, now: float) -> None:
         """Calls wait: exchange soon, where that may help."""
-        purse, spacing = self._purse, _SPACING_S if self._purse.spare > _BUSY_SPARE else _SPACING_BUSY_S
-        head = self._queue.head()
+        purse, head = self._purse, self._queue.head()
         assert head is not None
-        soon = max(now, self._exchanged_at + spacing)
+        hopeful = purse.saved >= _SAVED_CALLS or self._told_waiting == 0
+        soon = max(now, self._exchanged_at + (_SPACING_S if hopeful else _SPACING_BUSY_S))
         if not purse.bucket.lasts(now):
             self._come_by(max(now, self._exchanged_at + _SPACING_S))
-        elif self._told_waiting == 0 or purse.spare > _BUSY_SPARE:
-            self._come_by(soon if any(purse.bucket.rates) else max(now, self._exchanged_at + _SPACING_S / 2))
-        elif purse.short_of_day(head.charge, self._today()):
+        elif hopeful or purse.spare > _BUSY_SPARE or purse.short_of_day(head.charge, self._today()):
             self._come_by(soon)
 
     def _come_by(self, at: float) -> None:
@@ -399,6 +406,10 @@ class Limiter:
         wait_s = self._purse.predicted_s(self._demand.waiting(), len(self._queue), now)
         message = f"the limits of the route leave no room in time; about {wait_s:.1f} s of calls are waiting"
         return LlmError("no_capacity", message, route=self.route, retry_after_s=wait_s)
+
+    def _largest(self, charge: Vector) -> Vector:
+        large = self._demand.large
+        return (1.0, max(charge[1], large[1]), max(charge[2], large[2]), max(charge[3], large[3]))
 
     def _size(self, charge: Vector) -> float:
         """A call's part of the limit, in seconds of it; of slots alone, each call is one."""

@@ -18,8 +18,8 @@ class Purse:
     """One process' part of a route. `pay` what `affords` has shown to be there."""
 
     __slots__ = (
-        "_day", "_day_left", "_day_tokens", "_limits", "_single", "bucket", "call_s", "paused_until", "share", "slots",
-        "slots_used", "spare",
+        "_day", "_day_left", "_day_tokens", "_limits", "_single", "bucket", "call_s", "paused_until", "saved", "share",
+        "slots", "slots_used", "spare",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -34,6 +34,7 @@ class Purse:
         self.paused_until = 0.0
         self.share: Vector = NOTHING
         self.spare = 1.0
+        self.saved = 0.0
         self.call_s = 0.0
 
     def affords(self, charge: Vector, now: float, today: int) -> bool:
@@ -112,7 +113,7 @@ class Purse:
         for promise in grant.later:
             bucket.promise((asked + now) / 2 + promise.in_s, promise.amount)
         self.slots, self._single = grant.slots, grant.slots_single
-        self.share, self.spare = grant.share, grant.spare
+        self.share, self.spare, self.saved = grant.share, grant.spare, grant.saved
         if grant.paused_s > 0:
             self.paused_until = max(self.paused_until, now + grant.paused_s)
         if grant.day is not None:
@@ -122,8 +123,9 @@ class Purse:
             self._day_left = grant.day.left
 
     def opens_at(self, today: int) -> float | None:
-        """When the next day begins, if this one's tokens are all spent; seconds since the epoch."""
-        if not self._limits.day_tokens or self._day != today or self._day_left > 0 or self._day_tokens > 0:
+        """When the next day begins, if this one's tokens do not suffice for a usual call; seconds since the epoch."""
+        left = max(self._day_left, self._day_tokens)
+        if not self._limits.day_tokens or self._day != today or left >= max(1.0, self.bucket.call[1]):
             return None
         return float((self._day + 1) * DAY_S)
 
