@@ -48,7 +48,8 @@ def exchange(
     if want.leaving:
         return None, Grant(day=day)
     limits = effective(state, want.limits, now)
-    share, weights, spare = _share(live, process, want, limits)
+    share, weights, spare, content = _share(live, process, want, limits)
+    heft = max(_dominant(share, limits), 1 / (len(live) + 1) if content else 0.0)
     lease = Lease(
         now + LEASE_TTL_S,
         flows=want.flows,
@@ -71,9 +72,7 @@ def exchange(
             got < wanted * (1 - SHORT) for got, wanted in zip(lease.rates, share, strict=True)
         )
     else:
-        later, short, next_s = _singles(
-            state, lease, live, process, want, (limits, free, _dominant(share, limits)), now
-        )
+        later, short, next_s = _singles(state, lease, live, process, want, (limits, free, heft), now)
     slots = slot_grant(state, lease, live, process, want, learning=learning)
     if short or slots.short:
         next_s = min(next_s, SHORT_AGAIN_S)
@@ -122,8 +121,9 @@ def _take_back(state: RouteState, want: Want, deep: Vector) -> None:
 
 def _share(
     live: Mapping[int, Lease], process: int, want: Want, limits: Vector
-) -> tuple[Vector, dict[FlowKey, float], float]:
-    """The process' fair rate, the parts of the whole its flows have, and the part of the limit nobody wants.
+) -> tuple[Vector, dict[FlowKey, float], float, bool]:
+    """The process' fair rate, the parts of the whole its flows have, the part of the limit nobody wants, and whether
+    all its wants are met.
 
     What nobody wants is lent in part, so that a process whose demand grows need not ask first.
     """
@@ -164,7 +164,7 @@ def _share(
         got + limit * max(0.0, 1 - used) * lent if limit > 0 else 0.0
         for got, limit, used in zip(total, limits, usage, strict=True)
     )
-    return (a, b, c, d), weights, max(0.0, 1 - max(usage))
+    return (a, b, c, d), weights, max(0.0, 1 - max(usage)), len(content) == len(want.flows)
 
 
 def _dominant(rates: Sequence[float], limits: Vector) -> float:

@@ -58,7 +58,9 @@ def slot_grant(
     single = 0
     while firm + single < wanted and loose - single > sum(rival < (lease.slot_turn, process) for rival in rivals):
         state.slot_turn = max(state.slot_turn, lease.slot_turn)
-        lease.slot_turn += 1 / max(shares[process], _SHARE_MIN)
+        content = shares[process] >= wanted - _WHOLE
+        fair = limit / (len(live) + 1) if content else 0.0
+        lease.slot_turn += 1 / max(shares[process], fair, _SHARE_MIN)
         single += 1
     lease.slots = firm + single
     short = lease.slots < wanted and free < min(whole[process], wanted)
