@@ -165,7 +165,7 @@ class Seen:
 
 @dataclass
 class Load:
-    """What a client asks: tokens in and out are drawn between bounds; `estimate` is how far its input estimate is off."""
+    """What a client asks: tokens in and out, drawn between bounds; `estimate` is how far its input estimate is off."""
 
     input_tokens: tuple[int, int] = (100, 100)
     max_tokens: tuple[int, int] = (100, 100)

@@ -17,8 +17,9 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.news import News
 from tollway.hotstate.capacity import NEWS, CapacityStore
+from tollway.llm.capacity.asking import LimiterOptions
 from tollway.llm.capacity.costs import Counts, limited, limits_of
-from tollway.llm.capacity.limiter import Limiter, LimiterOptions
+from tollway.llm.capacity.limiter import Limiter
 from tollway.llm.capacity.open import OpenLimiter
 from tollway.telemetry.logs import get_logger
 

@@ -6,49 +6,23 @@ fairly between flows, and never more is spent than was granted.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
-from tollway.hotstate.capacity import DIMENSIONS, NOTHING, Grant, Limits, Vector, Want
+from tollway.hotstate.capacity import DIMENSIONS, NOTHING, Grant, Vector, Want
 from tollway.hotstate.handouts import DAY_S
-from tollway.llm.capacity.costs import Cost, Counts, Flow, front_charge
+from tollway.llm.capacity.asking import BUSY_SPARE, SPACING_S, Asking, LimiterOptions, Waiter
+from tollway.llm.capacity.costs import Cost, Flow, front_charge
 from tollway.llm.capacity.demand import Demand, FlowDemand
 from tollway.llm.capacity.flows import FairQueue
 from tollway.llm.capacity.holds import Hold
 from tollway.llm.capacity.meter import Meter
 from tollway.llm.capacity.purse import Purse
 
-IDLE_AFTER_S = 10.0
-HEADS_TOLD_MAX = 8
-_SPACING_S = 0.05
-_SPACING_BUSY_S = 0.25
-_BUSY_SPARE = 0.1
-_UNUSED_S = 0.3
-_SAVED_CALLS = 0.5
 _TIMER_MIN_S = 0.001
 _EMPTIED_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LimiterOptions:
-    """What a limiter is told of its route: its limits, how its vendor counts, the weights of lanes."""
-
-    limits: Limits
-    counts: Counts
-    lanes: Mapping[str, float]
-
-
-class _Waiter:
-    __slots__ = ("charge", "demand", "flow", "future", "ticket")
-
-    def __init__(self, charge: Vector, flow: Flow, demand: FlowDemand, future: "asyncio.Future[Hold]") -> None:
-        self.charge = charge
-        self.flow = flow
-        self.demand = demand
-        self.future = future
-        self.ticket = -1
+_PAUSE_MAX_S = 60.0
 
 
 class Limiter:
@@ -62,19 +36,15 @@ class Limiter:
         self.counts = options.counts
         self.throttled_total = 0
         self.due_at = math.inf
-        self._lanes = dict(options.lanes)
         self._clock = clock
         self._wake = wake
         self._purse = Purse(options.limits, now)
-        self._queue: FairQueue[_Waiter] = FairQueue()
+        self._queue: FairQueue[Waiter] = FairQueue()
         self._demand = Demand(now)
         self._meter = Meter()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._exchanged_at = -math.inf
-        self._told_waiting = 0
-        self._refused_s: float | None = None
-        self._told_limits: Vector = NOTHING
+        self._asking = Asking(route, options, self._purse, self._queue, self._demand)
         self._emptied_at = -math.inf
         self._factor = 1.0
 
@@ -104,12 +74,12 @@ class Limiter:
         if self._purse.exhausted(charge, self._today()) or deadline <= now:
             raise self._no_capacity(charge)
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(charge, flow, self._demand.came(flow, charge, now), loop.create_future())
+        waiter = Waiter(charge, flow, self._demand.came(flow, charge, now), loop.create_future())
         waiter.demand.wait(charge)
         waiter.ticket = self._queue.push(flow, waiter, self._size(charge))
         if len(self._queue) == 1:
             self._purse.bucket.waited = self._largest(charge)
-        self._seek(now)
+        self._come_by(self._asking.soon(now, self._today()))
         self._arm(now)
         patience = loop.call_later(deadline - now, self._give_up, waiter)
         try:
@@ -134,7 +104,7 @@ class Limiter:
         if not len(self._queue):
             if purse.affords(charge, now, self._today()):
                 return 0.0
-            if purse.spare > _BUSY_SPARE and not any(purse.bucket.rates):  # there is some to be had elsewhere
+            if purse.spare > BUSY_SPARE and not any(purse.bucket.rates):  # there is some to be had elsewhere
                 return max(0.0, purse.paused_until - now)
         waiting = self._demand.waiting()
         ahead = (waiting[0] + charge[0], waiting[1] + charge[1], waiting[2] + charge[2], waiting[3] + charge[3])
@@ -165,11 +135,11 @@ class Limiter:
         """The vendor refused a call for its limits: pause, and have all processes slow down."""
         now = self._clock.monotonic()
         self.throttled_total += 1
-        wait_s = min(retry_after_s or 0.0, 60.0)
+        wait_s = min(retry_after_s or 0.0, _PAUSE_MAX_S)
         self._purse.bucket.advance(now)
         self._purse.bucket.empty()
         self._purse.paused_until = max(self._purse.paused_until, now + wait_s)
-        self._refused_s = max(self._refused_s or 0.0, wait_s)
+        self._asking.refused(wait_s)
         self._come_by(now)
         self._arm(now)
 
@@ -181,9 +151,7 @@ class Limiter:
         """
         at = DIMENSIONS.index(dimension)
         if per_min is not None and 0 < per_min / 60 < self.limits.rates[at]:
-            told = list(self._told_limits)
-            told[at] = per_min / 60
-            self._told_limits = (told[0], told[1], told[2], told[3])
+            self._asking.told(at, per_min / 60)
         now = self._clock.monotonic()
         if remaining == 0 and self.limits.rates[at] and now - self._emptied_at >= _EMPTIED_EVERY_S:
             self._emptied_at = now
@@ -227,7 +195,7 @@ class Limiter:
             a, b, c, d = back
             self._meter.add((-a, -b, -c, -d), now)
         if self._purse.end_call(now - hold.since):
-            self._come_by(max(now, self._exchanged_at + _SPACING_S))
+            self._come_by(max(now, self._asking.at + SPACING_S))
         if len(self._queue):
             self._serve(now)
 
@@ -236,78 +204,35 @@ class Limiter:
     @property
     def leasing(self) -> bool:
         """Whether it may hold a lease."""
-        return self._exchanged_at > -math.inf
+        return self._asking.at > -math.inf
 
     def want(self, now: float, *, leaving: bool = False) -> Want:
         """What to ask for. What it gives back is taken out here already."""
-        purse, queue = self._purse, self._queue
-        leaving = leaving or self._idle(now)
-        purse.bucket.advance(now)
-        purse.bucket.call = self._demand.call
-        have = list(purse.bucket.promised())
-        heads, covered = [], 0
-        for waiter in queue.upcoming(HEADS_TOLD_MAX):
-            missing = [max(0.0, wanted - got) for wanted, got in zip(waiter.charge, have, strict=True)]
-            head = purse.bucket.masked((missing[0], missing[1], missing[2], missing[3]))
-            have = [got + more - paid for got, more, paid in zip(have, missing, waiter.charge, strict=True)]
-            if any(head):
-                heads.append(head)
-            elif not heads:
-                covered += 1
-        held = purse.bucket.rates if purse.bucket.lasts(now) else NOTHING
-        unused = purse.spare < _BUSY_SPARE and now - self._demand.last >= _UNUSED_S
-        give_back = leaving or (not len(queue) and (unused or not any(held)))
-        promised, waiting = purse.bucket.promised(), self._demand.waiting()
-        a, b, c, d = (max(0.0, wanted - got) for wanted, got in zip(waiting, promised, strict=True))
-        first = queue.head()
-        refused_s, self._refused_s = self._refused_s, None
-        told, self._told_limits = self._told_limits, NOTHING
-        self._told_waiting = len(queue) - covered
         self.due_at = math.inf
-        self._exchanged_at = now
-        return Want(
-            route=self.route,
-            limits=self.limits,
-            lanes=self._lanes,
-            flows=() if leaving else self._demand.wants(now),
-            call=self._demand.call,
-            heads=tuple(heads),
-            waiting=self._told_waiting,
-            backlog=purse.bucket.masked((a, b, c, d)),
-            held=held,
-            returned=purse.bucket.drain() if give_back else NOTHING,
-            slots_used=purse.slots_used,
-            throttled_s=refused_s,
-            told=told,
-            day=purse.ask_day(
-                first.charge[1] if first else 0.0, self._demand.tokens_per_s, self._today(), leaving=leaving
-            ),
-            leaving=leaving,
-        )
+        return self._asking.want(now, self._today(), leaving=leaving)
 
     def granted(self, want: Want, grant: Grant, now: float, chance: float) -> None:
-        """Take what was asked for at `_exchanged_at`; `chance` (0 to 1) spreads the next exchange."""
-        self._purse.granted(grant, self._exchanged_at, now)
+        """Take what the last `want` asked for; `chance` (0 to 1) spreads the next exchange."""
+        self._purse.granted(grant, self._asking.at, now)
         self._queue.weigh(grant.weights)
         self._factor = grant.factor
         if not want.leaving:
             self.due_at = min(self.due_at, now + grant.next_s * (0.85 + 0.3 * chance if grant.next_s >= 0.5 else 1.0))
         self._serve(now)
-        if want.leaving and (len(self._queue) or self._demand.last > self._exchanged_at):
+        if want.leaving and (len(self._queue) or self._demand.last > self._asking.at):
             self._come_by(now)
-        elif len(self._queue):
-            self._seek(now)
+        else:
+            self._come_by(self._asking.soon(now, self._today()))
 
     def unanswered(self, want: Want, retry_at: float) -> None:
         """The exchange failed. What it gave back is lost; what it reported is said again."""
-        if want.throttled_s is not None:
-            self._refused_s = max(self._refused_s or 0.0, want.throttled_s)
+        self._asking.failed(want)
         self.due_at = retry_at
 
     def news(self, due_at: float) -> None:
         """Another process misses its share: exchange, if there is anything to give or to gain."""
         if self.due_at < math.inf:
-            self._come_by(max(due_at, self._exchanged_at + _SPACING_S / 2))
+            self._come_by(max(due_at, self._asking.at + SPACING_S / 2))
 
     # how it decides
 
@@ -315,8 +240,6 @@ class Limiter:
         self._purse.pay(charge)
         self._meter.add(charge, now)
         demand.running += 1
-        if self.due_at == math.inf and now - self._exchanged_at > IDLE_AFTER_S:
-            self._come_by(now)
         return Hold(self, charge, now, demand)
 
     def _serve(self, now: float) -> None:
@@ -341,8 +264,7 @@ class Limiter:
                 break
         else:
             purse.bucket.waited = None
-            if purse.spare < _BUSY_SPARE and any(purse.bucket.rates):  # others may want what is not wanted here
-                self._come_by(max(now, self._exchanged_at + _UNUSED_S))
+            self._come_by(self._asking.unused(now))
         self._arm(now)
 
     def _arm(self, now: float) -> None:
@@ -364,44 +286,31 @@ class Limiter:
         self._timer, self._timer_at = None, math.inf
         now = self._clock.monotonic()
         self._serve(now)
-        if len(self._queue):
-            self._seek(now)
-
-    def _seek(self, now: float) -> None:
-        """Calls wait: exchange soon, where that may help."""
-        purse, head = self._purse, self._queue.head()
-        assert head is not None
-        hopeful = purse.saved >= _SAVED_CALLS or self._told_waiting == 0
-        soon = max(now, self._exchanged_at + (_SPACING_S if hopeful else _SPACING_BUSY_S))
-        if not purse.bucket.lasts(now):
-            self._come_by(max(now, self._exchanged_at + _SPACING_S))
-        elif hopeful or purse.spare > _BUSY_SPARE or purse.short_of_day(head.charge, self._today()):
-            self._come_by(soon)
+        self._come_by(self._asking.soon(now, self._today()))
 
     def _come_by(self, at: float) -> None:
         if at < self.due_at:
             self.due_at = at
             self._wake()
 
-    def _give_up(self, waiter: _Waiter) -> None:
+    def _give_up(self, waiter: Waiter) -> None:
         if not waiter.future.done():
             error = self._no_capacity(waiter.charge)
             self._drop(waiter)
             waiter.future.set_exception(error)
 
-    def _drop(self, waiter: _Waiter) -> None:
+    def _drop(self, waiter: Waiter) -> None:
         """One waits no longer; perhaps the next one is affordable."""
         if self._queue.discard(waiter.flow, waiter.ticket):
             waiter.demand.wait(waiter.charge, -1)
             self._serve(self._clock.monotonic())
 
     def _no_capacity(self, charge: Vector) -> LlmError:
-        opens_at = self.opens_at
-        if opens_at is not None and self._purse.exhausted(charge, self._today()):
-            wait_s = max(0.0, opens_at - self._clock.now())
-            return LlmError(
-                "no_capacity", "the route's tokens of the day are spent", route=self.route, retry_after_s=wait_s
-            )
+        today = self._today()
+        if self._purse.exhausted(charge, today):
+            wait_s = max(0.0, (today + 1) * DAY_S - self._clock.now())
+            message = "the route's tokens of the day are spent"
+            return LlmError("no_capacity", message, route=self.route, retry_after_s=wait_s)
         now = self._clock.monotonic()
         wait_s = self._purse.predicted_s(self._demand.waiting(), len(self._queue), now)
         message = f"the limits of the route leave no room in time; about {wait_s:.1f} s of calls are waiting"
@@ -416,9 +325,6 @@ class Limiter:
         return max(
             (value / limit for value, limit in zip(charge, self.limits.rates, strict=True) if limit > 0), default=1.0
         )
-
-    def _idle(self, now: float) -> bool:
-        return not len(self._queue) and not self._purse.slots_used and now - self._demand.last > IDLE_AFTER_S
 
     def _today(self) -> int:
         return int(self._clock.now() // DAY_S) if self.limits.day_tokens else 0
