@@ -106,7 +106,7 @@ async def after(seconds: float, look: Callable[[], int]) -> int:
 async def test_four_processes_use_a_small_limit_whole(
     database_url: str, limits: dict[str, int], units: Callable[..., int]
 ) -> None:
-    """P5: of 600 requests, or 60,000 tokens, a minute over 4 processes >= 97 % are used, at most one call is refused."""
+    """P5: of 600 requests or 60,000 tokens a minute over 4 processes >= 97 % are used; <= 1 call is refused."""
     sim = await start_provider_sim({**limits, "latency_s": 0.2, "output_tokens": 20, "bucket_s": 1.0})
     route = Route(name=ROUTE, tier="fast", provider="p", model="m", **limits)
     stop = asyncio.Event()

@@ -76,6 +76,8 @@ def exchange(
     slots = slot_grant(state, lease, live, process, want, learning=learning)
     if short or slots.short:
         next_s = min(next_s, SHORT_AGAIN_S)
+    elif lease.slots < lease.slots_wanted and want.limits.slots:
+        next_s = min(next_s, AHEAD_S)
     next_s = min([next_s, *(other.until - now + 0.01 for other in live.values() if other.until - now < _STALE_S)])
     return lease, Grant(
         rates=lease.rates,
@@ -87,7 +89,7 @@ def exchange(
         weights=weights,
         day=day,
         next_s=max(next_s, 0.01),
-        spare=spare,
+        spare=min(spare, slots.spare),
         saved=_calls(_unclaimed(state.level, live), call, limits) if any(lease.rates) else 0.0,
         factor=factor_at(state, now),
         paused_s=max(0.0, state.paused_until - now),

@@ -18,11 +18,15 @@ _WHOLE = 1e-6
 
 
 class SlotHandout(NamedTuple):
-    """`single` slots of the lease go back after a call each; `short`: others hold too many; `news`: some came free."""
+    """`single` slots of the lease go back after a call each; `short`: others hold too many; `news`: some came free.
+
+    `spare` is the part of the slots nobody wants.
+    """
 
     single: int = 0
     short: bool = False
     news: bool = False
+    spare: float = 1.0
 
 
 def slot_grant(
@@ -42,7 +46,8 @@ def slot_grant(
     if total <= limit:
         lent = (limit - total) // (2 * (len(live) + 1))
         lease.slots = max(used, min(wanted + lent, free))
-        return SlotHandout(0, lease.slots < wanted, waiting and free > lease.slots)
+        spare = (limit - total) / limit
+        return SlotHandout(0, lease.slots < wanted, waiting and free > lease.slots, spare)
     shares = _slot_shares({process: want.flows, **{other: held.flows for other, held in live.items()}}, want, limit)
     whole = {number: int(share + _WHOLE) for number, share in shares.items()}
     firm = max(used, min(whole[process], free, wanted))
@@ -64,7 +69,7 @@ def slot_grant(
         single += 1
     lease.slots = firm + single
     short = lease.slots < wanted and free < min(whole[process], wanted)
-    return SlotHandout(max(0, lease.slots - whole[process]), short, waiting and free > lease.slots)
+    return SlotHandout(max(0, lease.slots - whole[process]), short, waiting and free > lease.slots, 0.0)
 
 
 def _slot_shares(flows: Mapping[int, tuple[FlowWant, ...]], want: Want, limit: int) -> dict[int, float]:

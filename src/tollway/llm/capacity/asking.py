@@ -64,7 +64,7 @@ class Asking:
         self._purse = purse
         self._queue = queue
         self._demand = demand
-        self._told_waiting = 0
+        self._told_short = False
         self._refused_s: float | None = None
         self._told_limits = [0.0, 0.0, 0.0, 0.0]
 
@@ -97,7 +97,8 @@ class Asking:
         need = first.charge[1] if first else 0.0
         refused_s, self._refused_s = self._refused_s, None
         told, self._told_limits = self._told_limits, [0.0, 0.0, 0.0, 0.0]
-        self._told_waiting = len(queue) - covered
+        waiting = len(queue) - covered
+        self._told_short = waiting > 0 or (self._limits.slots > 0 and purse.slots_used + len(queue) > purse.slots)
         self.at = now
         return Want(
             route=self._route,
@@ -106,7 +107,7 @@ class Asking:
             flows=() if leaving else demand.wants(now),
             call=demand.call,
             heads=tuple(heads),
-            waiting=self._told_waiting,
+            waiting=waiting,
             backlog=backlog,
             held=held,
             returned=purse.bucket.drain() if give_back else NOTHING,
@@ -129,7 +130,7 @@ class Asking:
             return math.inf
         if not purse.bucket.lasts(now):
             return max(now, self.at + SPACING_S)
-        hopeful = purse.saved >= _SAVED_CALLS or self._told_waiting == 0
+        hopeful = purse.saved >= _SAVED_CALLS or not self._told_short
         if hopeful or purse.spare > BUSY_SPARE or purse.short_of_day(head.charge, today):
             return max(now, self.at + (SPACING_S if hopeful else _SPACING_BUSY_S))
         return math.inf

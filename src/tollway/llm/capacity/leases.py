@@ -57,6 +57,7 @@ class Capacity:
         self._unsubscribe: Callable[[], None] | None = None
         self._said: dict[str, float] = {}
         self._retry_s = _RETRY_FIRST_S
+        self._reached = True
         self._open: dict[str, OpenLimiter] = {}
         self._limiters: dict[str, Limiter] = {}
         for route in plan.routes:
@@ -113,7 +114,13 @@ class Capacity:
             try:
                 await self._exchange(due)
             except DatabaseUnavailable as error:
-                log.warning("capacity.unreachable", error=str(error))
+                if self._reached:
+                    log.warning("capacity.unreachable", error=str(error))
+                self._reached = False
+            else:
+                if not self._reached:
+                    log.info("capacity.reached")
+                self._reached = True
 
     async def _exchange(self, limiters: list[Limiter], *, leaving: bool = False) -> None:
         """One exchange for some routes. Raises DatabaseUnavailable, after which they try again later."""
