@@ -11,6 +11,8 @@ from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.llm.calls import CallResult, Plan
+from tollway.llm.capacity.costs import Cost, Flow
+from tollway.llm.capacity.open import OpenLimiter
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
 from tollway.llm.guards import Guards
@@ -79,27 +81,44 @@ class SetLimiter:
     headroom: float = 1.0
     throttles: list[float | None] = field(default_factory=list)
 
-    def try_take(self, caller: Caller, input_tokens: int, max_tokens: int) -> Hold | None:
+    def try_take(self, cost: Cost, flow: Flow) -> Hold | None:
         """Capacity, if it is set free."""
         return Hold(self.ends) if self.free else None
 
-    async def take(self, caller: Caller, input_tokens: int, max_tokens: int, deadline: float) -> Hold:
+    async def take(self, cost: Cost, flow: Flow, deadline: float) -> Hold:
         """Capacity, if it is set to come."""
         if not self.comes:
-            raise LlmError("no_capacity", "set so", retry_after_s=self.wait).later()
+            raise LlmError("no_capacity", "set so", retry_after_s=self.wait)
         return Hold(self.ends)
 
     def throttled(self, retry_after_s: float | None) -> None:
         """Note it."""
         self.throttles.append(retry_after_s)
 
-    def wait_s(self, caller: Caller, input_tokens: int, max_tokens: int) -> float:
+    def wait_s(self, cost: Cost) -> float:
         """As set."""
         return self.wait
 
     def shown(self) -> dict[str, Any]:
         """Who waits, as set."""
-        return {} if self.free else {"waiting": 1, "leased": {"requests_per_s": 0.5}}
+        leased = {} if self.free else {"requests": 30.0}
+        return {"leased": leased, "waiting": int(not self.free), "paused_s": 0.0, "opens_at": None}
+
+
+class SetCapacity:
+    """Limiters by route; routes not set have no limits."""
+
+    def __init__(self, limiters: Mapping[str, SetLimiter]) -> None:
+        self._limiters = dict(limiters)
+        self._clock = AnchoredClock()
+
+    def limiter(self, route: str) -> SetLimiter | OpenLimiter:
+        """The limiter of a route."""
+        return self._limiters.setdefault(route, OpenLimiter(route, self._clock))
+
+    def shown(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [{**limiter.shown(), "route": name} for name, limiter in self._limiters.items()]
 
 
 @dataclass
@@ -144,7 +163,7 @@ class SetBreakers(dict[str, SetBreaker]):
 
 def guards(limiters: Mapping[str, Any] | None = None, breakers: Mapping[str, SetBreaker] | None = None) -> Guards:
     """Guards as set; what is not, stands open."""
-    return Guards(limiters or {}, SetBreakers(breakers or {}), RetryBudgets(0.2, floor_per_s=1000.0))
+    return Guards(SetCapacity(limiters or {}), SetBreakers(breakers or {}), RetryBudgets(0.2, floor_per_s=1000.0))
 
 
 def route(name: str, **more: Any) -> Route:

@@ -13,6 +13,7 @@ from tollway.telemetry.logs import get_logger
 log = get_logger("llm")
 
 _LIMITS = ("rpm", "tpm", "tpm_in", "tpm_out", "tpd", "concurrency")
+_LEASED = ("leased", "waiting", "paused_s", "opens_at")
 _WORST_FIRST = ("open", "half_open", "ramping", "closed")
 
 
@@ -42,13 +43,15 @@ class RouteBoard:
         now = self._clock.monotonic()
         breakers = self._guards.breakers.shown()
         found: dict[str, Any] = {}
-        for name in {*self._meters, *self._guards.limiters, *breakers}:
+        for shown in self._guards.capacity.shown():
+            name = str(shown["route"])
             told: dict[str, Any] = self._meters[name].facts(now) if name in self._meters else {}
-            limiter = self._guards.limiters.get(name)
-            if limiter is not None and (shown := limiter.shown()):
-                told["limiter"] = shown
-            if breakers.get(name, {}).get("state", "closed") != "closed":
-                told["breaker"] = breakers[name]
+            limiter = {key: value for key in _LEASED if (value := shown[key]) not in (0, 0.0, None, {})}
+            if limiter:
+                told["limiter"] = limiter
+            breaker = breakers.get(name)
+            if breaker is not None and breaker["state"] != "closed":
+                told["breaker"] = breaker
             if told:
                 found[name] = told
         return found

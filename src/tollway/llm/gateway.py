@@ -5,7 +5,7 @@ A call is exactly one HTTP request. Which route, and what guards it, is the gove
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tollway.config import Provider, Route, Tier
@@ -20,6 +20,8 @@ from tollway.llm.streams import CallStream
 from tollway.llm.tiers import Tiers
 from tollway.llm.transport import Transport, TransportOptions
 from tollway.spend.prices import Prices
+
+Heard = Callable[[Mapping[bytes, bytes]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,17 @@ class Gateway:
         reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
         return Plan(request, served, body, price, input_tokens, reserve_nano)
 
-    async def execute(self, plan: Plan, call_id: str, timeout_s: float) -> CallResult:
-        """Make the call. Raises LlmError. Cancelled, it returns at once, and may be billed all the same."""
+    async def execute(
+        self,
+        plan: Plan,
+        call_id: str,
+        timeout_s: float,
+        on_headers: Heard | None = None,
+    ) -> CallResult:
+        """Make the call; `on_headers` hears the answer's header fields, whatever its status. Raises LlmError.
+
+        Cancelled, it returns at once, and may be billed all the same.
+        """
         if plan.request.stream:
             raise ValueError("this plan is of a streamed request: use Gateway.stream")
         served = plan.served
@@ -88,6 +99,8 @@ class Gateway:
             path = served.wire.path(plan.request, plan.model)
             patience_s = self._options.first_byte_timeout_s
             answer = await served.transport.post(plan.body, call_id, timeout_s, patience_s, path)
+            if on_headers is not None:
+                on_headers(answer.fields)
             if not 200 <= answer.status < 300:
                 raise failure(answer.status, answer.body, answer.retry_after_s)
             return plan.result(served.wire.decode(answer.body, plan.request), time.monotonic() - since)

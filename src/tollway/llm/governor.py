@@ -23,6 +23,7 @@ from tollway.llm.cache.answers import Kept
 from tollway.llm.cache.exact import FLIGHT, ExactCache
 from tollway.llm.cache.fingerprint import fingerprint
 from tollway.llm.calls import CallResult
+from tollway.llm.capacity.costs import Flow
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Guards
 from tollway.llm.hop import Hop, HopKit, indicts
@@ -61,7 +62,7 @@ class Governor:
     def __init__(self, gateway: Gateway, guards: Guards, metrics: Metrics, options: GovernorOptions) -> None:
         self._options = options
         self.board = RouteBoard(guards, options.clock)
-        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board)
+        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths)
         self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
 
     def check(self, request: LlmRequest, caller: Caller) -> None:
@@ -121,7 +122,7 @@ class Governor:
 
     async def _call(self, hop: Hop) -> CallResult:
         with hop.accounted():
-            result = await self._kit.gateway.execute(hop.plan, str(hop.call_id), hop.timeout_s)
+            result = await self._kit.gateway.execute(hop.plan, str(hop.call_id), hop.timeout_s, hop.told)
         return hop.done(result)
 
     async def _open(self, hop: Hop) -> GovernedStream:
@@ -163,4 +164,5 @@ class Governor:
         if tier != request.tier:
             request = replace(request, tier=tier)
         deadline = self._options.clock.monotonic() + terms.timeout_s
-        return Errand(request, caller, input_tokens, deadline, terms.again)
+        flow = Flow(caller.lane, caller.tenant, caller.agent)
+        return Errand(request, caller, input_tokens, deadline, terms.again, flow)

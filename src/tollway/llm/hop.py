@@ -1,6 +1,6 @@
 """One call on one route, from its intent to its outcome: however it ends, its guards and its books hear of it once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,9 +12,12 @@ from tollway.domain.errors import LlmError
 from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books
 from tollway.llm.calls import CallResult, Plan
+from tollway.llm.capacity.lengths import Lengths
+from tollway.llm.capacity.limiter import Limiter
 from tollway.llm.gateway import Gateway
 from tollway.llm.meter import RouteMeter
 from tollway.llm.placing import Errand, Placed
+from tollway.llm.providers.limits import limits_told
 from tollway.telemetry.metrics import Metrics
 
 FALLBACK = "fallback"
@@ -33,6 +36,7 @@ class HopKit:
     clock: Clock
     metrics: Metrics
     board: RouteBoard
+    lengths: Lengths
 
 
 def indicts(error: LlmError) -> bool:
@@ -111,8 +115,11 @@ class Hop:
             failpoints.hit("call.after")
         self._over = True
         usage, placed, now = result.completion.usage, self._placed, self._kit.clock.monotonic()
-        if placed.hold is not None:
-            placed.hold.settle(usage.input_tokens, usage.output_tokens)
+        placed.hold.settle(usage.input_tokens, usage.output_tokens)
+        if not usage.estimated:
+            self._kit.lengths.learn(
+                self.plan.route, self._errand.caller, self._errand.input_tokens, usage.input_tokens, usage.output_tokens
+            )
         placed.way.breaker.end(placed.ticket, now, True, usage.output_tokens)
         self._count(result, now)
         if placed.instead_of is not None:
@@ -120,13 +127,27 @@ class Hop:
         self._books.settle(self.plan, self.call_id, result)
         return result
 
+    def told(self, fields: Mapping[bytes, bytes]) -> None:
+        """The headers of the answer: a vendor that tells its limits corrects ours."""
+        limiter = self._placed.way.limiter
+        if not isinstance(limiter, Limiter):
+            return
+        told = limits_told(self._placed.way.served.provider_kind, fields, self._kit.clock.now())
+        for name, dimension in (
+            ("requests", told.requests),
+            ("tokens", told.tokens),
+            ("input_tokens", told.input),
+            ("output_tokens", told.output),
+        ):
+            if dimension is not None:
+                limiter.told(name, dimension.limit, dimension.remaining)
+
     def cut(self) -> None:
         """Nobody waits for the call any more: it may be billed all the same. A second time is nothing."""
         if self._over:
             return
         self._over = True
-        if self._placed.hold is not None:
-            self._placed.hold.failed()
+        self._placed.hold.failed()
         self._placed.way.breaker.drop(self._placed.ticket)
         self._meter.cut()
         self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
@@ -135,14 +156,13 @@ class Hop:
     def _failed(self, error: LlmError) -> None:
         self._over = True
         way, hold, now = self._placed.way, self._placed.hold, self._kit.clock.monotonic()
-        if hold is not None:
-            if error.status == 429 or (error.status is None and not error.billed):
-                hold.release()
-            elif error.usage is not None and not error.usage.estimated:
-                hold.settle(error.usage.input_tokens, error.usage.output_tokens)
-            else:
-                hold.failed()
-        if error.code == "rate_limited" and way.limiter is not None:
+        if error.status == 429 or (error.status is None and not error.billed):
+            hold.release()
+        elif error.usage is not None and not error.usage.estimated:
+            hold.settle(error.usage.input_tokens, error.usage.output_tokens)
+        else:
+            hold.failed()
+        if error.code == "rate_limited":
             way.limiter.throttled(error.retry_after_s)
         if indicts(error):
             way.breaker.end(self._placed.ticket, now, False, None)

@@ -19,7 +19,11 @@ from tollway.domain.llm import Caller, LlmRequest
 from tollway.llm.breakers.breaker import Breaker
 from tollway.llm.breakers.parts import Ticket
 from tollway.llm.calls import Served
-from tollway.llm.guards import Guards, Hold, Limiter
+from tollway.llm.capacity.costs import Cost, Flow
+from tollway.llm.capacity.holds import Hold
+from tollway.llm.capacity.limiter import Limiter
+from tollway.llm.capacity.open import OpenLimiter
+from tollway.llm.guards import Guards
 from tollway.llm.tiers import Group, Tiers, in_order
 
 _SHARE_MIN = 0.02
@@ -28,10 +32,10 @@ _AGAIN_S = 1.0
 
 @dataclass(slots=True)
 class Way:
-    """A route with what guards it; without limits it has no limiter."""
+    """A route with what guards it."""
 
     served: Served
-    limiter: Limiter | None
+    limiter: Limiter | OpenLimiter
     breaker: Breaker
 
     @property
@@ -54,6 +58,7 @@ class Errand:
     input_tokens: int
     deadline: float
     again: bool
+    flow: Flow
     failed: dict[str, LlmError] = field(default_factory=dict)
     providers: set[str] = field(default_factory=set)
 
@@ -66,14 +71,13 @@ class Placed:
     """
 
     way: Way
-    hold: Hold | None
+    hold: Hold
     ticket: Ticket
     instead_of: tuple[str, str] | None = None
 
     def withdraw(self) -> None:
         """The call is surely not made."""
-        if self.hold is not None:
-            self.hold.release()
+        self.hold.release()
         self.way.breaker.drop(self.ticket)
 
 
@@ -108,7 +112,7 @@ class Placer:
         way = self._ways.get(served.route.name)
         if way is None:
             name = served.route.name
-            way = self._ways[name] = Way(served, self._guards.limiters.get(name), self._guards.breakers.of(name))
+            way = self._ways[name] = Way(served, self._guards.capacity.limiter(name), self._guards.breakers.of(name))
         return way
 
     def groups(self, errand: Errand) -> tuple[Group[Served], ...]:
@@ -151,12 +155,11 @@ class Placer:
             if barred is not None:
                 search.shut[way.name] = barred
                 continue
-            if way.limiter is None:
-                return self._begun(way, errand, None, now)
-            hold = way.limiter.try_take(errand.caller, errand.input_tokens, errand.request.max_tokens)
+            cost = self._cost(way, errand)
+            hold = way.limiter.try_take(cost, errand.flow)
             if hold is not None:
                 return self._begun(way, errand, hold, now)
-            wait_s = way.limiter.wait_s(errand.caller, errand.input_tokens, errand.request.max_tokens)
+            wait_s = way.limiter.wait_s(cost)
             search.shut[way.name] = ("no_capacity", wait_s)
             search.waits.append((wait_s, number, way))
         return None
@@ -165,10 +168,7 @@ class Placer:
         ways = [way for served in group.routes if (way := self.way(served)).name not in errand.failed]
         if len(ways) < 2:
             return iter(ways)
-        weights = [
-            way.served.route.weight * (1.0 if way.limiter is None else max(_SHARE_MIN, way.limiter.headroom))
-            for way in ways
-        ]
+        weights = [way.served.route.weight * max(_SHARE_MIN, way.limiter.headroom) for way in ways]
         return iter(in_order(ways, weights, self._chance))
 
     def _barred(self, way: Way, errand: Errand, now: float) -> tuple[str, float] | None:
@@ -183,7 +183,7 @@ class Placer:
     def _repeats(self, way: Way, errand: Errand) -> bool:
         return errand.again or way.provider in errand.providers
 
-    def _begun(self, way: Way, errand: Errand, hold: Hold | None, now: float) -> Placed:
+    def _begun(self, way: Way, errand: Errand, hold: Hold, now: float) -> Placed:
         budget = self._guards.retries.of(way.provider)
         if self._repeats(way, errand):
             budget.may_repeat(now)
@@ -216,13 +216,19 @@ class Placer:
 
     async def _take(self, way: Way, errand: Errand, deadline: float) -> Placed | None:
         """Wait for a route's capacity; None if it may not be called any more when it comes. Raises LlmError."""
-        assert way.limiter is not None, "only what is limited is waited for"
-        hold = await way.limiter.take(errand.caller, errand.input_tokens, errand.request.max_tokens, deadline)
+        try:
+            hold = await way.limiter.take(self._cost(way, errand), errand.flow, deadline)
+        except LlmError as error:
+            raise error.later() from None
         now = self._clock.monotonic()
         if self._barred(way, errand, now) is not None:
             hold.release()
             return None
         return self._begun(way, errand, hold, now)
+
+    def _cost(self, way: Way, errand: Errand) -> Cost:
+        max_tokens = errand.request.max_tokens
+        return self._guards.lengths.cost(way.name, errand.caller, errand.input_tokens, max_tokens)
 
     def _judged(
         self, placed: Placed, groups: Sequence[Group[Served]], number: int, search: _Search, errand: Errand

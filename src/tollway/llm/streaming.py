@@ -56,6 +56,7 @@ class GovernedStream:
             raw += chunk[0]
             if chunk[1]:
                 self._first = (raw, chunk[1])
+                self._hop.told(self._stream.fields)
 
     def __aiter__(self) -> Self:
         return self

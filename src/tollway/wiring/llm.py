@@ -2,21 +2,28 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tollway.config import Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.llm import Caller
+from tollway.hotstate.postgres_capacity import PostgresCapacity
 from tollway.llm.breakers.board import BreakerBoard
+from tollway.llm.capacity.leases import Capacity, CapacityPlan
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
 from tollway.llm.guards import Guards
+from tollway.llm.providers.limits import counts_of
 from tollway.llm.retries import RetryBudgets
 from tollway.llm.shifts import shifted
+from tollway.record.database import Database
 from tollway.record.shifts import ShiftBoard
 from tollway.spend.prices import Prices
 from tollway.wiring.base import Base
 from tollway.wiring.caches import Caches, caches
+
+_LANE_MIN = 0.05
+_PROCESS_MASK = (1 << 62) - 1
 
 
 def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
@@ -39,17 +46,26 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
     breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
-    guards = Guards({}, breakers, RetryBudgets(settings.llm.retry_share))
+    lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
+    counts = {route.name: counts_of(settings.providers[route.provider].kind) for route in settings.routes}
+    lanes = {name: max(_LANE_MIN, lane.share) for name, lane in settings.lanes.items()}
+    plan = CapacityPlan(settings.routes, counts, lanes)
+    capacity = Capacity(parts.ids.new().int & _PROCESS_MASK, PostgresCapacity(lazy), parts.broadcast, parts.clock, plan)
+    guards = Guards(capacity, breakers, RetryBudgets(settings.llm.retry_share))
 
     def shift(caller: Caller, tier: str) -> str:
         return shifted(shifts.now, caller, tier) if shifts.now else tier
 
     async with caches(parts) as cached:
+        await lazy.start()
         await gateway.start()
         breakers.start()
+        await capacity.start()
         options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm)
         try:
             yield LlmPath(Governor(gateway, guards, parts.metrics, options), cached)
         finally:
+            await capacity.stop()
             breakers.stop()
             await gateway.stop()
+            await lazy.stop()

@@ -47,7 +47,7 @@ def test_every_route_is_shown() -> None:
     shown = shown_routes([route("a", rpm=600), route("b")], [board.facts(), {}])
     first, second = shown
     assert (first["limits"], first["waiting"], first["in_flight"]) == ({"rpm": 600}, 1, 1)
-    assert (first["breaker"]["state"], first["leased"]) == ("open", {"requests_per_s": 0.5})
+    assert (first["breaker"]["state"], first["leased"]) == ("open", {"requests": 30.0})
     assert (second["used"]["requests"], second["breaker"]["state"], second["processes"]) == (0, "closed", 0)
 
 

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 from tollway.config import Route
 from tollway.hotstate.capacity import FlowKey, Limits, Vector
 
-Counts = Literal["max_tokens", "actual"]
-"""How a vendor counts output: all of `max_tokens` at the front (OpenAI), or what is made (Anthropic, Gemini)."""
+Counts = Literal["max_tokens", "actual", "input"]
+"""How a vendor counts output: all of `max_tokens` at the front (OpenAI), what is made (Anthropic), or not (Gemini)."""
 
 
 class Flow(NamedTuple):
@@ -38,6 +38,8 @@ def charge_of(input_tokens: float, output_tokens: float) -> Vector:
 
 def front_charge(cost: Cost, counts: Counts) -> Vector:
     """What is charged before a call is sent."""
+    if counts == "input":
+        return charge_of(cost.input_tokens, 0)
     output = cost.max_tokens if counts == "max_tokens" else min(cost.output_tokens, cost.max_tokens)
     return charge_of(cost.input_tokens, output)
 

@@ -30,7 +30,7 @@ class Hold:
     def settle(self, input_tokens: int, output_tokens: int) -> None:
         """The vendor counted so many tokens."""
         _, tokens, front_input, front_output = self.charge
-        output = front_output if self._holder.counts == "max_tokens" else output_tokens
+        output = output_tokens if self._holder.counts == "actual" else front_output
         _, counted, counted_input, counted_output = charge_of(input_tokens, output)
         self._end((0.0, tokens - counted, front_input - counted_input, front_output - counted_output))
 
