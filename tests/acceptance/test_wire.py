@@ -259,6 +259,22 @@ def test_lanes_and_caches_are_checked(stack: Stack) -> None:
     assert answer.status == 200
 
 
+def test_kept_answers_are_asked_for(stack: Stack, provider: Provider) -> None:
+    """Only where the header says so, the same request is answered from the cache: byte for byte, for nothing. (P10)"""
+    body = {"model": "fast", "messages": [{"role": "user", "content": "What is kept?"}]}
+    before = provider.totals()["calls"]
+    asked = [stack.http.post("/v1/chat/completions", body, x_tollway_cache="exact") for _ in range(2)]
+    assert [answer.headers["x-tollway-cache"] for answer in asked] == ["miss", "hit"]
+    assert asked[0].body == asked[1].body
+    assert float(asked[0].headers["x-tollway-cost-usd"]) > 0
+    assert float(asked[1].headers["x-tollway-cost-usd"]) == 0
+    assert provider.totals()["calls"] == before + 1
+    assert stack.http.post("/v1/chat/completions", body).headers["x-tollway-cache"] == "off"
+    assert provider.totals()["calls"] == before + 2
+    more = stack.http.post("/v1/chat/completions", {**body, "seed": 1}, x_tollway_cache="exact")
+    assert more.headers["x-tollway-cache"] == "miss"
+
+
 def test_large_bodies_take_the_other_way(gpt: openai.OpenAI) -> None:
     """A body too large for the short way is answered alike, streams included."""
     words: list[Any] = [{"role": "user", "content": "word " * 20_000}]

@@ -202,7 +202,7 @@ class Door:
     def _headers(self, order: Order, route: str, result: CallResult | None) -> Headers:
         call_id = order.account.call_id.encode()
         kept = result is not None and (result.cached or not call_id)
-        cache = b"hit" if kept else b"miss" if order.terms.cache else b"off"
+        cache = b"hit" if kept else b"miss" if order.terms.cache and result is not None else b"off"
         headers: Headers = [(b"x-tollway-route", route.encode("latin-1", "replace")), (b"x-tollway-cache", cache)]
         if call_id:
             headers += [(b"x-tollway-call-id", call_id), (b"x-request-id", call_id), (b"request-id", call_id)]
