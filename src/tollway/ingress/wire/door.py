@@ -137,7 +137,7 @@ class Door:
             if kept is not None:
                 return self._replay(order, kept)
             governor = self._services.governor
-            kept = await governor.kept(order.request, order.guest.caller, order.account, order.terms)
+            kept = await self._served(order, governor.kept)
             if kept is not None:
                 return self._replay(order, kept)
             stream = await self._served(order, governor.stream)
@@ -218,7 +218,7 @@ class Door:
     def _headers(self, order: Order, route: str, result: CallResult | None) -> Headers:
         call_id = order.account.call_id.encode()
         kept = result is not None and (result.cached or not call_id)
-        cache = b"hit" if kept else b"miss" if order.terms.cache and result is not None else b"off"
+        cache = b"hit" if kept else b"miss" if order.terms.cache else b"off"
         headers: Headers = [(b"x-tollway-route", route.encode("latin-1", "replace")), (b"x-tollway-cache", cache)]
         if call_id:
             headers += [(b"x-tollway-call-id", call_id), (b"x-request-id", call_id), (b"request-id", call_id)]
