@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from stack_kit import Stack, until
-from wire_kit import Books, Provider, wired
+from wire_kit import Books, Provider, gpt_at, wired
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,12 @@ def test_the_key_dies_with_its_attempt(stack: Stack) -> None:
     """After the run its key is refused, and asking again is said to be no use. (P3)"""
     run = stack.http.result("one_call")
     address = run["output"]
-    gpt = openai.OpenAI(base_url=address["base_url"], api_key=address["api_key"], max_retries=0)
+    gpt = gpt_at(address["base_url"], address["api_key"])
     with pytest.raises(openai.ConflictError) as stale:
         gpt.responses.create(model="fast", input="Hi")
     assert stale.value.code == "stale_attempt"
     assert stale.value.response.headers["x-should-retry"] == "false"
-    stranger = openai.OpenAI(base_url=address["base_url"], api_key="tw_run_guessed", max_retries=0)
+    stranger = gpt_at(address["base_url"], "tw_run_guessed")
     with pytest.raises(openai.ConflictError):
         stranger.responses.create(model="fast", input="Hi")
 

@@ -106,13 +106,26 @@ class Books:
         return self.rows("select * from ledger order by call_id")
 
 
+_made: list[openai.OpenAI | anthropic.Anthropic] = []
+
+
+def gpt_at(base_url: str, key: str) -> openai.OpenAI:
+    """OpenAI's SDK, which does not ask again by itself."""
+    made = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
+    _made.append(made)
+    return made
+
+
+def claude_at(base_url: str, key: str) -> anthropic.Anthropic:
+    """Anthropic's SDK, which does not ask again by itself."""
+    made = anthropic.Anthropic(base_url=base_url, api_key=key, max_retries=0)
+    _made.append(made)
+    return made
+
+
 def clients(port: int, key: str = ADMIN_KEY) -> tuple[openai.OpenAI, anthropic.Anthropic]:
-    """Both SDKs, as a user points them at Tollway; they do not ask again by themselves."""
-    url = f"http://127.0.0.1:{port}"
-    return (
-        openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0),
-        anthropic.Anthropic(base_url=url, api_key=key, max_retries=0),
-    )
+    """Both SDKs, as a user points them at Tollway."""
+    return gpt_at(f"http://127.0.0.1:{port}/v1", key), claude_at(f"http://127.0.0.1:{port}", key)
 
 
 @contextlib.contextmanager
@@ -128,5 +141,8 @@ def wired(folder: Path, *agents: str, more: str = "") -> Iterator[tuple[Stack, P
         yield stack, provider
         assert stack.stop() == 0, stack.tail()
     finally:
+        for client in _made:
+            client.close()
+        _made.clear()
         stack.stop()
         provider.stop()
