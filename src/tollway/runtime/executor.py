@@ -67,6 +67,8 @@ class Execution:
         self._task.add_done_callback(self._tell)
         timeout_s = self.spec.timeout_s if left_s is None else min(self.spec.timeout_s, left_s)
         await self._watch(self._task, timeout_s)
+        if self._services.wire is not None:
+            self._services.wire.close(self.journal)
         await self._close_streams()
         task, self._task = self._task, None
         self.journal.on_park = None  # or the two would keep each other alive until the collector looks

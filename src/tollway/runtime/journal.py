@@ -5,6 +5,7 @@ gathers meanwhile goes with the next; an outcome rides with the next intent or t
 
 Numbering: a step's path is its place among the calls of its scope (`2`), and a branch of `gather` opens a scope of its
 own (`3.1.` for the first branch of the gather that was call 3), so that parallel branches number alike in every replay.
+Calls over the wire come in any order, so they are found by what they ask (`wire:9f8e7d6c5b4a.1`: first of its kind).
 """
 
 import asyncio
@@ -117,6 +118,7 @@ class RunJournal:
         self.spent_nano = 0
         self._recorded: dict[str, Any] = {}
         self._open_steps: dict[int, _OpenStep] = {}
+        self._alike: dict[str, int] = {}
         self._last_n = 0
         for row in recorded:
             n = row["n"]
@@ -158,6 +160,14 @@ class RunJournal:
             self.mismatch = JournalMismatch(path, f"{recorded['kind']} {recorded['name']!r}", f"{kind} {name!r}")
             raise self.mismatch
         return Step(path, kind, name, recorded)
+
+    def call_like(self, digest: str, name: str) -> Step:
+        """Find a step by what it asks, whoever calls it: the next of those that ask the same. Raises Fenced."""
+        if self.fenced is not None:
+            raise self.fenced
+        self._alike[digest] = self._alike.get(digest, 0) + 1
+        path = f"wire:{digest}.{self._alike[digest]}"
+        return Step(path, StepKind.LLM, name, self._recorded.get(path))
 
     def intend(
         self, step: Step, call_id: UUID, reserved_nano: int, route: str | None

@@ -18,6 +18,7 @@ from tollway.runtime.scope import Scope, scope_now
 from tollway.runtime.step_books import Recorded
 from tollway.runtime.steps import Ask, LlmSteps, StreamedStep
 from tollway.runtime.tasks import Task, TaskSteps
+from tollway.runtime.wire import RunWire
 
 Value = TypeVar("Value")
 
@@ -58,6 +59,7 @@ class RunServices:
     tokens: "TokenSink"
     random: Callable[[], float]
     loop: asyncio.AbstractEventLoop
+    wire: RunWire | None = None
 
 
 class TokenSink(Protocol):
@@ -90,6 +92,16 @@ class Run:
         """What this run may spend and has spent so far."""
         limit = self._journal.claim.budget_nano
         return Budget(None if limit is None else usd(limit), usd(self._journal.spent_nano))
+
+    @property
+    def wire(self) -> dict[str, str]:
+        """An OpenAI and Anthropic endpoint for frameworks: `{base_url, api_key}`. Each call there is a step of the run.
+
+        The key holds for this attempt. Whoever calls must not block the event loop meanwhile: the endpoint runs in it.
+        """
+        if self._services.wire is None:
+            raise RuntimeError("this process does not serve the wire")
+        return self._services.wire.open(self._journal)
 
     def llm(
         self,

@@ -21,7 +21,7 @@ _encode = msgspec.json.encode
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An `llm` step's result as the journal keeps it."""
+    """An `llm` step's result as the journal keeps it; of a call over the wire also what its client was told."""
 
     text: str
     tool_calls: tuple[ToolCall, ...]
@@ -32,6 +32,10 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_reason: str
     cached: str = ""
     degraded: tuple[str, ...] = ()
+    reasoning: str = ""
+    vectors: tuple[tuple[float, ...], ...] = ()
+    body: bytes = b""
+    form: str = ""
 
 
 decode_recorded = msgspec.json.Decoder(Recorded).decode
@@ -170,6 +174,10 @@ class StepBooks:
             completion.stop_reason,
             result.cached,
             result.degraded,
+            completion.reasoning if completion.form else "",
+            () if completion.body else completion.vectors,
+            completion.body,
+            completion.form,
         )
         self._journal.stood_on(result.degraded)
         return _encode(self.recorded)

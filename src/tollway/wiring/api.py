@@ -13,7 +13,6 @@ from tollway.ingress.listening import listen
 from tollway.ingress.server import ApiServer, ServerOptions
 from tollway.ingress.services import ApiOptions, ApiServices, WireServices
 from tollway.ingress.wire.catalogue import ModelCatalogue
-from tollway.ingress.wire.door import DoorOptions
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
 from tollway.record.keys import ensure_admin_key
@@ -24,6 +23,7 @@ from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, settle_memory, stop_event
 from tollway.wiring.llm import llm_path
+from tollway.wiring.wire import door_options
 
 log = get_logger("api")
 
@@ -76,15 +76,8 @@ async def _wire(parts: Base, shifts: ShiftBoard, *, needed: bool) -> AsyncIterat
             log.warning("wire.off", key=error.key, remedy=error.remedy)
             yield None
             return
-        options = DoorOptions(
-            settings.llm.max_tokens_default,
-            settings.llm.timeout_s + settings.llm.park_after_s,
-            settings.server.body_bytes_max,
-            settings.server.json_depth_max,
-            settings.llm.wire_cache == "exact",
-        )
         calls = WireCalls(parts.database, metrics.flushes("wire_open"), metrics.flushes("wire_close"))
-        yield WireServices(path.governor, calls, ModelCatalogue(settings.routes), options)
+        yield WireServices(path.governor, calls, ModelCatalogue(settings.routes), door_options(settings))
 
 
 def _make_api(parts: Base, shifts: ShiftBoard, wire: WireServices | None, options: ApiOptions) -> Api:

@@ -28,9 +28,11 @@ from tollway.runtime.run import RunServices
 from tollway.runtime.steps import LlmDefaults, LlmSteps
 from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
+from tollway.runtime.wire import RunWire
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
 from tollway.wiring.base import Base, base, settle_memory, stop_event
 from tollway.wiring.llm import LlmPath, llm_path
+from tollway.wiring.wire import run_wire
 
 EXIT_REPLACED = 75
 ALONE_RUNS_MAX = 200
@@ -127,12 +129,17 @@ class _Crew:
 
 @asynccontextmanager
 async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> AsyncIterator[_Crew]:
-    async with base(settings, "worker") as parts, _shifts(parts) as shifts, llm_path(parts, shifts) as path:
+    async with (
+        base(settings, "worker") as parts,
+        _shifts(parts) as shifts,
+        llm_path(parts, shifts) as path,
+        run_wire(parts, path.governor) as wire,
+    ):
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, path, worker_id, claims)
+        worker = _make_worker(parts, agents, path, wire, worker_id, claims)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -156,7 +163,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             await lazy.stop()
 
 
-def _make_worker(parts: Base, agents: Registry, path: LlmPath, worker_id: int, claims: Claims) -> Worker:
+def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, worker_id: int, claims: Claims) -> Worker:
     settings = parts.settings
     runs = RunServices(
         LlmSteps(path.governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
@@ -164,6 +171,7 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, worker_id: int, c
         WatchedTokens(parts.broadcast),
         random.random,
         asyncio.get_running_loop(),
+        wire,
     )
     services = WorkerServices(
         parts.database,

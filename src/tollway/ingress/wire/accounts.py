@@ -11,7 +11,8 @@ from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.ingress.auth import Authenticator
-from tollway.ingress.wire.desk import Guest, WireHead
+from tollway.ingress.wire.desk import WireHead
+from tollway.llm.accounts import Guest
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.providers.inbound import bad
 from tollway.record.settings_sync import SettingsSync
@@ -53,6 +54,13 @@ class LedgerAccount:
     def streams(self, so_far: Callable[[], CallResult | None]) -> None:
         """Whoever leaves a stream early pays for what came: vendors stop with their client."""
         self._so_far = so_far
+
+    async def stand_by(self, error: LlmError) -> None:
+        """A client is told when to come again."""
+        raise error
+
+    def gave_up(self) -> None:
+        """Each of its calls has its entry already."""
 
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case. Raises DatabaseUnavailable."""

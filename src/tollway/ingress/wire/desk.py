@@ -1,12 +1,10 @@
-"""Who is asking, and where it is accounted: what the wire needs of the process that serves it."""
+"""Who is asking over the wire: the headers that tell it, and the seam to those who know the keys."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
-from tollway.domain.llm import Caller, LlmRequest
-from tollway.llm.books import Books
-from tollway.llm.calls import CallResult
+from tollway.domain.errors import Problem
+from tollway.llm.accounts import Guest
 
 
 class WireHead:
@@ -44,30 +42,25 @@ WIRE_FIELDS = {
 }
 
 
-class Account(Books, Protocol):
-    """The books of one request over the wire."""
-
-    @property
-    def call_id(self) -> str:
-        """The id of the last call made for it; empty before the first."""
-
-    async def recorded(self) -> CallResult | None:
-        """The answer that stands on record already, so that no call is made. Raises Problem, LlmError, Fenced."""
-
-    def streams(self, so_far: Callable[[], CallResult | None]) -> None:
-        """Its answer has begun to stream; `so_far` tells what came, should it be cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """Who asks, and what opens an account for each request."""
-
-    caller: Caller
-    open_account: Callable[[LlmRequest], Account]
-
-
 class Desk(Protocol):
     """Knows the keys."""
 
     def identify(self, head: WireHead) -> Guest:
         """Who asks. Raises Problem."""
+
+
+class RunDesk:
+    """Implements `Desk` in a worker: the keys of its runs, found by `guest`, and none else."""
+
+    def __init__(self, guest: Callable[[str], Guest | None]) -> None:
+        self._guest = guest
+
+    def identify(self, head: WireHead) -> Guest:
+        """Whose run it is. Raises Problem `unauthenticated`, `stale_attempt`."""
+        said = head.credential
+        if said is None or said[:7].lower() != b"bearer ":
+            raise Problem("unauthenticated", "The request carries no key; send the `api_key` of `run.wire`.")
+        guest = self._guest(said[7:].strip().decode("latin-1"))
+        if guest is None:
+            raise Problem("stale_attempt", "This key was made for an attempt of a run that is over; see `run.wire`.")
+        return guest

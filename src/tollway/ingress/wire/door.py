@@ -5,20 +5,22 @@ take ─▶ answer ─▶ Reply                    a transport calls these, and 
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError, Problem
 from tollway.domain.ids import IdMaker
-from tollway.domain.llm import LlmRequest
+from tollway.domain.llm import Caller, LlmRequest
 from tollway.domain.money import usd
 from tollway.ingress.bodies import check_content_type, check_depth
 from tollway.ingress.problems import JSON_TYPE, Headers, Reply
 from tollway.ingress.wire.catalogue import ModelCatalogue
-from tollway.ingress.wire.desk import Account, Desk, Guest, WireHead
+from tollway.ingress.wire.desk import Desk, WireHead
 from tollway.ingress.wire.faults import fault_of
+from tollway.llm.accounts import Account, Guest
 from tollway.llm.books import Terms
 from tollway.llm.calls import CallResult
 from tollway.llm.governor import Governor
@@ -29,6 +31,8 @@ from tollway.llm.providers.openai.inbound_embeddings import InboundEmbeddings
 from tollway.llm.providers.openai.inbound_responses import InboundResponses
 from tollway.llm.streaming import GovernedStream
 from tollway.telemetry.metrics import Metrics
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +117,7 @@ class Door:
         try:
             result = await order.account.recorded()
             if result is None:
-                services = self._services
-                result = await services.governor.complete(order.request, order.guest.caller, order.account, order.terms)
+                result = await self._served(order, self._services.governor.complete)
         except Exception as error:
             return self.refusal(error, order.form, order.account)
         completion, request = result.completion, order.request
@@ -133,11 +136,11 @@ class Door:
             kept = await order.account.recorded()
             if kept is not None:
                 return self._replay(order, kept)
-            services = self._services
-            kept = await services.governor.kept(order.request, order.guest.caller, order.account, order.terms)
+            governor = self._services.governor
+            kept = await self._served(order, governor.kept)
             if kept is not None:
                 return self._replay(order, kept)
-            stream = await services.governor.stream(order.request, order.guest.caller, order.account, order.terms)
+            stream = await self._served(order, governor.stream)
         except Exception as error:
             return self.refusal(error, order.form, order.account)
         order.account.streams(lambda: stream.so_far)
@@ -177,7 +180,20 @@ class Door:
                         yield chunk
                 yield writer.rest() if as_they_are else writer.end(stream.result.completion)
             except LlmError as error:
+                order.account.gave_up()
                 yield writer.broken(self._fault(error, order.form)[0])
+
+    async def _served(self, order: Order, ask: Callable[[LlmRequest, Caller, Account, Terms], Awaitable[T]]) -> T:
+        """What the governor gives; asked again when there was no capacity, if the account waits for it."""
+        try:
+            while True:
+                try:
+                    return await ask(order.request, order.guest.caller, order.account, order.terms)
+                except LlmError as error:
+                    await order.account.stand_by(error)
+        except BaseException:
+            order.account.gave_up()
+            raise
 
     def _replay(self, order: Order, result: CallResult) -> Streamed:
         """A kept answer, streamed in whole pieces."""

@@ -68,6 +68,14 @@ class _Choice(msgspec.Struct):
     name: str | None = None
 
 
+class _Format(msgspec.Struct):
+    schema_: Raw = msgspec.field(default=Raw(b'{"type":"object"}'), name="schema")
+
+
+class _OutputConfig(msgspec.Struct):
+    format: _Format | None = None
+
+
 class _Body(msgspec.Struct):
     model: str | UnsetType = UNSET
     messages: list[_Message] | UnsetType = UNSET
@@ -76,6 +84,7 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     tools: list[_Tool] | None = None
     tool_choice: _Choice | None = None
+    output_config: _OutputConfig | None = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -181,7 +190,9 @@ def _text(content: str | list[_Block]) -> str:
 
 
 def _shape(ask: Ask, given: _Body) -> None:
-    """Set whether the answer is a call of a tool: only where the request forces one."""
+    """Set whether the answer is a call of a tool, only where the request forces one, or JSON."""
+    if given.output_config is not None and given.output_config.format is not None:
+        ask.schema = bytes(given.output_config.format.schema_)
     choice = given.tool_choice
     if choice is None or choice.type not in ("tool", "any"):
         return
