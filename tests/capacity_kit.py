@@ -74,13 +74,13 @@ class VirtualClock:
 
 
 def virtually(main: Callable[["Town"], Coroutine[Any, Any, None]], **options: Any) -> None:
-    """Run a story in virtual time, to its end."""
+    """Run a story in virtual time, to its end; the options are those of `Setting`."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
 
         async def story() -> None:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, VirtualLoop)
-            town = Town(loop, **options)
+            town = Town(loop, Setting(**options))
             try:
                 await main(town)
             finally:
@@ -219,26 +219,30 @@ class Process:
         self.town.news._callbacks = [c for c in self.town.news._callbacks if c != self.capacity._heard]
 
 
+@dataclass
+class Setting:
+    """Of a story: the route's limits, the depth of the true buckets, what news is lost, when in the day it begins."""
+
+    limits: Mapping[str, Any]
+    depth_s: float = 1.0
+    lost_news: float = 0.0
+    seed: int = 0
+    latency_s: float = 0.3
+    day_s: float = 40_000.0
+
+
 class Town:
     """The provider with its true limits, the store, the news, the processes, and what the provider saw."""
 
-    def __init__(
-        self,
-        loop: VirtualLoop,
-        limits: Mapping[str, Any],
-        depth_s: float = 1.0,
-        lost_news: float = 0.0,
-        seed: int = 0,
-        latency_s: float = 0.3,
-        day_s: float = 40_000.0,
-    ) -> None:
-        self.random = random.Random(seed)
-        self.clock = VirtualClock(loop, day_s)
+    def __init__(self, loop: VirtualLoop, setting: Setting) -> None:
+        limits = setting.limits
+        self.random = random.Random(setting.seed)
+        self.clock = VirtualClock(loop, setting.day_s)
         self.route = Route(name=ROUTE, tier="fast", provider="p", model="m", **limits)
-        self.latency_s = latency_s
-        self.true = Limits(limits.get("rpm", 0), limits.get("tpm", 0), depth_s, loop.now)
+        self.latency_s = setting.latency_s
+        self.true = Limits(limits.get("rpm", 0), limits.get("tpm", 0), setting.depth_s, loop.now)
         self.store = MemoryStore(self)
-        self.news = MemoryNews(self, lost_news)
+        self.news = MemoryNews(self, setting.lost_news)
         self.processes: list[Process] = []
         self.seen: list[Seen] = []
         self.errors: list[LlmError] = []
