@@ -19,7 +19,7 @@ from tollway.hotstate.route_state import Lease, RouteState, new_state
 from tollway.llm.capacity.costs import Cost, Flow
 from tollway.llm.capacity.leases import Capacity, CapacityPlan
 from tollway.llm.capacity.limiter import Limiter
-from tollway.simulator.buckets import Limits
+from tollway.simulator.buckets import Charge, Limits, Rates
 
 ROUTE = "route"
 EPOCH = 1_800_000_000.0
@@ -240,7 +240,7 @@ class Town:
         self.clock = VirtualClock(loop, setting.day_s)
         self.route = Route(name=ROUTE, tier="fast", provider="p", model="m", **limits)
         self.latency_s = setting.latency_s
-        self.true = Limits(limits.get("rpm", 0), limits.get("tpm", 0), setting.depth_s, loop.now)
+        self.true = Limits(Rates(limits.get("rpm", 0), limits.get("tpm", 0), bucket_s=setting.depth_s), loop.now)
         self.store = MemoryStore(self)
         self.news = MemoryNews(self, setting.lost_news)
         self.processes: list[Process] = []
@@ -274,9 +274,9 @@ class Town:
         try:
             await asyncio.sleep(draw.uniform(0.001, 0.01))
             now = self.clock.monotonic()
-            refusal = self.true.admit(input_tokens + max_tokens, now)
+            refusal = self.true.admit(Charge(input_tokens + max_tokens), now)
             self.seen.append(Seen(now, process.number, flow, input_tokens + max_tokens, refusal is None))
-            requests, tokens = self.true.gauges(now)
+            requests, tokens, *_ = self.true.gauges(now)
             if refusal is not None:
                 hold.release()
                 limiter.throttled(refusal.retry_after_s if refusal.retry_after_s < 1e6 else None)

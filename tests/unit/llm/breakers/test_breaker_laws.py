@@ -65,7 +65,8 @@ class AnyBreaker(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.tickets))
         self.tickets.remove(ticket)
         self.breaker.look(self.now)
-        judged = ticket.probe and self.breaker.state == "half_open" and ticket.counted_s is None
+        current = ticket.epoch == self.breaker._epoch  # not of a time before it opened once more
+        judged = current and ticket.probe and self.breaker.state == "half_open" and ticket.counted_s is None
         opened = self.breaker.shown(self.now).opened
         self.breaker.end(ticket, self.now, ok, tokens)
         if judged and not ok:
