@@ -7,6 +7,8 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from tollway.ingress.wire.described import wire_paths
+
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _RUN = {"$ref": "#/components/schemas/Run"}
 _EVENT = {"$ref": "#/components/schemas/Event"}
@@ -126,7 +128,7 @@ def build_openapi(app: FastAPI, bodies: list[type[msgspec.Struct]]) -> dict[str,
     components = document.setdefault("components", {})
     components["schemas"] = {**_schemas(), **schemas}
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "tw_…"}}
-    document["paths"] = dict(sorted(hot.items()))
+    document["paths"] = dict(sorted((hot | wire_paths()).items()))
     return document
 
 
