@@ -19,7 +19,7 @@ from tollway.hotstate.route_state import Lease, RouteState, new_state
 from tollway.llm.capacity.costs import Cost, Flow
 from tollway.llm.capacity.leases import Capacity, CapacityPlan
 from tollway.llm.capacity.limiter import Limiter
-from tollway.simulator.buckets import Limits
+from tollway.simulator.buckets import Charge, Limits, Rates
 
 ROUTE = "route"
 EPOCH = 1_800_000_000.0
@@ -240,7 +240,8 @@ class Town:
         self.clock = VirtualClock(loop, setting.day_s)
         self.route = Route(name=ROUTE, tier="fast", provider="p", model="m", **limits)
         self.latency_s = setting.latency_s
-        self.true = Limits(limits.get("rpm", 0), limits.get("tpm", 0), setting.depth_s, loop.now)
+        rates = Rates(limits.get("rpm", 0), limits.get("tpm", 0), bucket_s=setting.depth_s)
+        self.true = Limits(rates, loop.now)
         self.store = MemoryStore(self)
         self.news = MemoryNews(self, setting.lost_news)
         self.processes: list[Process] = []
@@ -274,16 +275,16 @@ class Town:
         try:
             await asyncio.sleep(draw.uniform(0.001, 0.01))
             now = self.clock.monotonic()
-            refusal = self.true.admit(input_tokens + max_tokens, now)
+            refusal = self.true.admit(Charge(input_tokens + max_tokens), now)
             self.seen.append(Seen(now, process.number, flow, input_tokens + max_tokens, refusal is None))
-            requests, tokens = self.true.gauges(now)
+            gauges = self.true.gauges(now)
             if refusal is not None:
                 hold.release()
                 limiter.throttled(refusal.retry_after_s if refusal.retry_after_s < 1e6 else None)
                 await asyncio.sleep(0.02)
                 return
             await asyncio.sleep(self.latency_s * draw.uniform(0.5, 1.5))
-            for name, gauge in (("requests", requests), ("tokens", tokens)):
+            for name, gauge in (("requests", gauges.requests), ("tokens", gauges.tokens)):
                 if gauge is not None:
                     limiter.told(name, gauge.limit, gauge.remaining)
             hold.settle(input_tokens, max_tokens // 2)

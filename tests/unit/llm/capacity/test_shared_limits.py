@@ -7,6 +7,7 @@ import pytest
 
 from capacity_kit import Load, Town, virtually
 from tollway.llm.capacity.costs import Cost, Flow
+from tollway.simulator.buckets import Charge
 
 SATURATED_S = 10.0
 MEASURED_S = 60.0
@@ -219,7 +220,7 @@ def test_outsiders_on_the_same_key_slow_all_down_until_they_leave() -> None:
         async def outsider() -> None:
             while True:
                 await asyncio.sleep(0.02)
-                town.true.admit(1, town.clock.monotonic())
+                town.true.admit(Charge(1), town.clock.monotonic())
 
         other = asyncio.get_running_loop().create_task(outsider())
         since = town.clock.monotonic()
