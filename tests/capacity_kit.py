@@ -283,7 +283,7 @@ class Town:
                 await asyncio.sleep(0.02)
                 return
             await asyncio.sleep(self.latency_s * draw.uniform(0.5, 1.5))
-            for name, gauge in (("requests", requests), ("tokens", tokens)):
+            for name, gauge in (("requests", gauges.requests), ("tokens", gauges.tokens)):
                 if gauge is not None:
                     limiter.told(name, gauge.limit, gauge.remaining)
             hold.settle(input_tokens, max_tokens // 2)

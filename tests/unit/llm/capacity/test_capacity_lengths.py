@@ -55,8 +55,10 @@ def test_what_is_known_is_bounded() -> None:
 
 
 def test_what_is_charged_at_the_front_is_what_the_vendor_counts() -> None:
-    """Where max_tokens counts, all of it; where output counts as made, what is expected, never above the bound."""
+    """Where max_tokens counts, all of it; where output counts as made, what is expected, never above the bound; where
+    it does not count, nothing."""
     cost = Cost(100, 30, 500)
     assert front_charge(cost, "max_tokens") == (1, 600, 100, 500)
     assert front_charge(cost, "actual") == (1, 130, 100, 30)
+    assert front_charge(cost, "input") == (1, 100, 100, 0)
     assert front_charge(Cost(100, 900, 500), "actual") == (1, 600, 100, 500)

@@ -83,7 +83,9 @@ def test_nothing_goes_before_a_grant_and_the_first_caller_asks_at_once() -> None
 
 
 @pytest.mark.parametrize(
-    ("counts", "back"), [("max_tokens", 150 - (40 + 100)), ("actual", 70 - (40 + 10))], ids=["OpenAI", "others"]
+    ("counts", "back"),
+    [("max_tokens", 150 - (40 + 100)), ("actual", 70 - (40 + 10)), ("input", 50 - 40)],
+    ids=["OpenAI", "Anthropic", "Gemini"],
 )
 def test_a_settlement_corrects_once(counts: Counts, back: float) -> None:
     """What was charged beyond what the vendor counts comes back, once, whatever is said afterwards."""
