@@ -240,7 +240,8 @@ class Town:
         self.clock = VirtualClock(loop, setting.day_s)
         self.route = Route(name=ROUTE, tier="fast", provider="p", model="m", **limits)
         self.latency_s = setting.latency_s
-        self.true = Limits(Rates(limits.get("rpm", 0), limits.get("tpm", 0), bucket_s=setting.depth_s), loop.now)
+        rates = Rates(limits.get("rpm", 0), limits.get("tpm", 0), bucket_s=setting.depth_s)
+        self.true = Limits(rates, loop.now)
         self.store = MemoryStore(self)
         self.news = MemoryNews(self, setting.lost_news)
         self.processes: list[Process] = []
@@ -276,7 +277,7 @@ class Town:
             now = self.clock.monotonic()
             refusal = self.true.admit(Charge(input_tokens + max_tokens), now)
             self.seen.append(Seen(now, process.number, flow, input_tokens + max_tokens, refusal is None))
-            requests, tokens, *_ = self.true.gauges(now)
+            gauges = self.true.gauges(now)
             if refusal is not None:
                 hold.release()
                 limiter.throttled(refusal.retry_after_s if refusal.retry_after_s < 1e6 else None)
