@@ -28,6 +28,8 @@ from tollway.llm.tiers import Group, Tiers, in_order
 
 _SHARE_MIN = 0.02
 _AGAIN_S = 1.0
+_STAY = 0.7
+_LOOK_AGAIN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -211,14 +213,22 @@ class Placer:
         patience_s = min(errand.deadline - self._clock.monotonic(), self._options.park_after_s)
         wait_s, number, way = min(search.waits, key=lambda one: one[:2])
         if wait_s > patience_s:
-            raise _no_capacity(errand, wait_s)
+            raise _no_capacity(errand, self._away_s(wait_s))
         return number, way, patience_s
+
+    def _away_s(self, wait_s: float) -> float:
+        """For how long to stay away when the wait is too long: back in time to wait for the rest of it.
+
+        A forecast goes by this process' share, which may grow: half-way through a long wait it is made anew.
+        """
+        return max(_AGAIN_S / 4, min(wait_s - _STAY * self._options.park_after_s, max(_LOOK_AGAIN_S, wait_s / 2)))
 
     async def _take(self, way: Way, errand: Errand, deadline: float) -> Placed | None:
         """Wait for a route's capacity; None if it may not be called any more when it comes. Raises LlmError."""
         try:
             hold = await way.limiter.take(self._cost(way, errand), errand.flow, deadline)
         except LlmError as error:
+            error.retry_after_s = self._away_s(error.retry_after_s or 0.0)
             raise error.later() from None
         now = self._clock.monotonic()
         if self._barred(way, errand, now) is not None:

@@ -94,10 +94,11 @@ async def test_a_short_wait_is_taken_before_a_lower_priority(wait_s: float, serv
 
 
 async def test_too_long_a_wait_parks() -> None:
-    """Capacity that comes later than llm.park_after_s is not waited for in a slot."""
-    stand = guards({"a": SetLimiter(free=False, wait=120.0)})
-    error = await failing(route("a"), guarded=stand, llm=Llm(park_after_s=10))
-    assert (error.code, error.parks, error.retry_after_s) == ("no_capacity", True, 120.0)
+    """Capacity that comes later than llm.park_after_s is not waited for in a slot, but the run is back in time."""
+    for wait_s, away_s in ((20.0, 13.0), (120.0, 60.0), (0.5, 0.25)):
+        stand = guards({"a": SetLimiter(free=False, wait=wait_s, comes=wait_s > 1)})
+        error = await failing(route("a"), guarded=stand, llm=Llm(park_after_s=10))
+        assert (error.code, error.parks, error.retry_after_s) == ("no_capacity", True, away_s)
 
 
 async def test_a_429_goes_to_the_limiter_and_the_next_route() -> None:
