@@ -28,7 +28,10 @@ class RouteBoard:
 
     def meter(self, route: str) -> RouteMeter:
         """The meter of a route."""
-        return self._meters.setdefault(route, RouteMeter())
+        meter = self._meters.get(route)
+        if meter is None:
+            meter = self._meters[route] = RouteMeter()
+        return meter
 
     def served(self, tier: str, instead_of: tuple[str, str] | None, by: str) -> None:
         """A call of a tier came back from the route `by`; lasting fallback is told once, and its end too."""

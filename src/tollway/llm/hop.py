@@ -116,7 +116,7 @@ class Hop:
         self._over = True
         usage, placed, now = result.completion.usage, self._placed, self._kit.clock.monotonic()
         placed.hold.settle(usage.input_tokens, usage.output_tokens)
-        if not usage.estimated:
+        if not usage.estimated and isinstance(placed.way.limiter, Limiter):
             self._kit.lengths.learn(
                 self.plan.route, self._errand.caller, self._errand.input_tokens, usage.input_tokens, usage.output_tokens
             )
