@@ -331,8 +331,8 @@ def test_a_killed_process_leaves_no_reservation(stack: Stack, provider: Provider
     stack.ready()
 
 
-def test_wire_only(stack: Stack) -> None:
-    """An API for the wire alone serves it, health and metrics, and refuses the rest. (P11)"""
+def test_wire_only(stack: Stack, provider: Provider) -> None:
+    """An API for the wire alone serves it, health and metrics, refuses the rest, and ends its streams before itself."""
     url = environ_of(stack.pids("tollway api")[0])["TOLLWAY_DATABASE__URL"]
     port = free_port()
     environ = stack.environ | {"TOLLWAY_DATABASE__URL": url}
@@ -346,6 +346,15 @@ def test_wire_only(stack: Stack) -> None:
         assert b"tollway_wire_requests_total" in http.get("/metrics").body
         http.get("/v1/agents").problem(404, "not_found")
         http.post("/v1/runs", {"agent": "x"}).problem(404, "not_found")
-    finally:
+        provider.pace(output_tokens=40, tokens_per_s=40)
+        stream = gpt.chat.completions.create(model="fast", messages=HI, stream=True)
+        said = [next(stream)]
         process.terminate()
+        said += stream
+        assert said[-1].choices[0].finish_reason == "stop"
+        assert len("".join(chunk.choices[0].delta.content or "" for chunk in said).split()) == 40
         assert process.wait(30) == 0
+        assert Books(stack).settled()[-1]["kind"] == "settle"
+    finally:
+        process.kill()
+        process.wait()
