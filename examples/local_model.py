@@ -97,7 +97,7 @@ async def _work(console: Console, stack: Stack, each: int) -> Account:
             account.add(await _row(client, run, text, topic))
         # the same once more: kept, so that the model is not asked
         text, topic = messages[0]
-        account.add(await _row(client, await client.submit("sort_message", text), f"{text} (again)", topic))
+        account.add(await _row(client, await client.submit("sort_message", text), f"again: {text}", topic))
         account.show(console)
         console.print(f"\nAn agent's answer as it is written: {_QUESTION}", style="bold")
         account.add(await _follow(console, client))

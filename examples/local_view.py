@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tollway.domain.money import usd
 
-_TEXT_CHARS = 36
+_TEXT_CHARS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,13 @@ class Account:
 
 
 def _told(counts: Mapping[str, int]) -> str:
-    return f"{counts['input']:,} in ({counts['cached']:,} of them known to it), {counts['output']:,} out; "
+    return f"{counts['input']:,} in ({counts['cached']:,} known), {counts['output']:,} out; "
 
 
 def _verdict(agrees: bool, counted: Mapping[str, int]) -> tuple[str, str]:
     if agrees:
-        return "the model's own server counted the same", "green"
-    return f"the model's own server counted {_told(counted)}".rstrip("; "), "bold red"
+        return "the server itself counted the same", "green"
+    return f"the server itself counted {_told(counted)}".rstrip("; "), "bold red"
 
 
 def _dollars(nano: int | None) -> str:
