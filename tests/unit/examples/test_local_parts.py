@@ -39,9 +39,9 @@ def test_no_message_to_sort_is_among_the_examples() -> None:
 
 @pytest.mark.parametrize(("output", "good", "verdict"), [(8, True, True), (9, True, False), (8, False, False)])
 def test_the_account_is_good_when_both_sides_counted_the_same(output: int, good: bool, verdict: bool) -> None:
-    """What came from the cache is not held against the model; a token more, or a failed answer, is told by the result."""
+    """What came from the cache is not held against the model; a token more or a failed answer makes the account bad."""
     account = Account()
     account.add(Row("a", "local-fast", (20, 5, 8), 0.1, 0, "age", "age", good))
     account.add(Row("again: a", "cache", (0, 0, 0), 0.0, 0, "age", "age"))
-    console = Console(file=None, quiet=True)
+    console = Console(quiet=True)
     assert account.report(console, {"input": 20, "cached": 5, "output": output}) is verdict
