@@ -79,7 +79,7 @@ provider = "local"
 model = "{MODEL}"
 concurrency = 1
 context_tokens = {CONTEXT_TOKENS - 48}
-latency_p99_max_s = 120
+latency_p99_max_s = 90
 
 [prices."local/{MODEL}"]
 input_usd_per_mtok = 0

@@ -183,6 +183,30 @@ def test_a_model_can_be_asked_for_by_its_name(local: Http) -> None:
     assert answer.headers["x-tollway-route"] == "local-fast"
 
 
+def test_an_operation_the_server_lacks_closes_nothing(local: Http) -> None:
+    """Embeddings, which this server has not, are refused as the client's fault; the breaker of its route hears none."""
+    failed = local.items("/v1/routes")[0]["failed"]
+    answer = local.post("/v1/embeddings", {"model": "fast", "input": "bank"})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "refused"), answer.body
+    assert "embeddings" in answer.json["error"]["message"]
+    assert local.items("/v1/routes")[0]["failed"] == failed
+
+
+def test_the_other_wires_reach_the_same_model(local: Http, server: LocalServer) -> None:
+    """Anthropic's messages and OpenAI's Responses are answered by it too, with the same count of what they asked."""
+    tokens = tokens_of(server, QUESTION)
+    messages = local.post("/v1/messages", {"model": "fast", "max_tokens": 5, "messages": QUESTION})
+    assert messages.status == 200, messages.body
+    used = messages.json["usage"]
+    assert used["input_tokens"] + used["cache_read_input_tokens"] == tokens
+    assert (messages.json["stop_reason"], used["output_tokens"]) == ("max_tokens", 5)
+    body = {"model": "fast", "max_output_tokens": 16, "input": QUESTION[0]["content"]}
+    responses = local.post("/v1/responses", body)
+    assert responses.status == 200, responses.body
+    assert responses.json["usage"]["input_tokens"] == tokens
+    assert responses.json["output"][0]["content"][0]["text"]
+
+
 def test_a_client_that_leaves_frees_the_model(local: Http, server: LocalServer) -> None:
     """A stream left early ends upstream too: the server stops writing, and its one place is free for the next call."""
     body = {**CHAT, "max_tokens": 1500, "ignore_eos": True}  # the server's own field: without it the model might end
