@@ -5,18 +5,17 @@
 
 import asyncio
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 
 import click
 from rich.console import Console
 
-from demo_stack import PROVIDERS, ROOT, Stack, StackFailed, provider_totals, simulate
+from demo_stack import PROVIDERS, ROOT, Stack, provider_totals, settings, simulate
+from demo_stage import await_ready, stage
 from demo_view import Progress, report
 from demo_work import TENANTS, Work, messages, refresh, submit_all
-from tollway.client import ApiError, Client, Unreachable
+from tollway.client import Client
 
 _RUNS_SIMULATED, _RUNS_PAID = 600, 30
 _SLOTS = 100
@@ -35,52 +34,20 @@ def main(runs: int | None, provider: str, keep: bool) -> None:
         raise click.UsageError(f"--provider {provider} needs its key in {PROVIDERS[provider][0]}")
     count = runs or (_RUNS_SIMULATED if provider == "sim" else _RUNS_PAID)
     console = Console(highlight=False, soft_wrap=True)
-    stack = Stack(provider, _SLOTS)
-    try:
-        sys.exit(asyncio.run(_demo(console, stack, count, keep)))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("interrupted; everything is stopped", style="yellow")
-        sys.exit(130)
-    finally:
-        stack.remove()
+    stack = Stack(settings(provider, _SLOTS))
 
-
-async def _demo(console: Console, stack: Stack, count: int, keep: bool) -> int:
-    this = asyncio.current_task()
-    if this is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    try:
-        stack.start()
-        await _await_ready(console, stack)
+    async def act() -> bool:
+        said = "No API key is needed: the LLM provider is simulated (--provider openai or anthropic takes a real one)."
+        await await_ready(console, stack, said if provider == "sim" else None)
         good = await _work(console, stack, count)
         if keep:
             await _keep(console, stack)
-    except (StackFailed, ApiError, Unreachable, TimeoutError, OSError) as error:
-        console.print(f"The demo failed: {error}", style="bold red", markup=False)
-        console.print(f"The end of the log:\n{stack.log_tail()}", markup=False)
-        return 1
-    finally:
-        # stopping must end even if Ctrl-C is pressed again: it is a task of its own, waited for
-        code = await asyncio.shield(asyncio.ensure_future(stack.stop()))
-    if code != 0:
-        console.print(
-            f"`tollway up` did not stop in order (exit code {code}):\n{stack.log_tail()}", style="red", markup=False
-        )
-        return 1
-    console.print("Everything is stopped.", style="bright_black")
-    _tell_next(console)
-    return 0 if good else 1
+        return good
 
-
-async def _await_ready(console: Console, stack: Stack) -> None:
-    typed = "tollway up --agents examples.agents"
-    console.print(f"Starting Tollway and its own PostgreSQL: {typed}", style="bold", markup=False)
-    if stack.provider == "sim":
-        console.print(
-            "No API key is needed: the LLM provider is simulated (--provider openai or anthropic takes a real one)."
-        )
-    took_s = await stack.ready(_teller(console))
-    console.print(f"Ready after {took_s:.1f} s at {stack.url}", style="green")
+    code = stage(console, stack, act)
+    if code == 0:
+        _tell_next(console)
+    sys.exit(code)
 
 
 async def _work(console: Console, stack: Stack, count: int) -> bool:
@@ -160,18 +127,6 @@ def _tell_next(console: Console) -> None:
         "examples/agents.py                                   is the agent you saw at work",
     ):
         console.print(f"  {line}", markup=False)
-
-
-def _teller(console: Console) -> Callable[[str], None]:
-    """Says what is waited for, each thing once."""
-    said: set[str] = set()
-
-    def tell(what: str) -> None:
-        if what not in said:
-            said.add(what)
-            console.print(f"  waiting for {what}", style="bright_black", markup=False)
-
-    return tell
 
 
 if __name__ == "__main__":

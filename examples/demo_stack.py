@@ -43,17 +43,17 @@ class StackFailed(Exception):
 
 
 class Stack:
-    """`tollway up` as a child process, in a folder of its own."""
+    """`tollway up` as a child process, in a folder of its own: its settings as TOML, the module of its agents."""
 
-    def __init__(self, provider: str, slots: int) -> None:
-        self.provider = provider
+    def __init__(self, settings: str, agents: str = "examples.agents") -> None:
+        self.agents = agents
         self.folder = Path(tempfile.mkdtemp(prefix="tollway-demo-"))
         self.folder.chmod(0o755)  # the database runs as another user when this is root
         self.data_dir = self.folder / "data"
         self.log = self.folder / "tollway.log"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._config = self.folder / "tollway.toml"
-        self._config.write_text(_toml(provider, slots))
+        self._config.write_text(settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +61,7 @@ class Stack:
         """What is run, as one could type it."""
         port = self.url.rpartition(":")[2]
         flags = ["--config", str(self._config), "--data-dir", str(self.data_dir), "--port", port]
-        return [str(TOLLWAY), "up", "--agents", "examples.agents", *flags, "--json"]
+        return [str(TOLLWAY), "up", "--agents", self.agents, *flags, "--json"]
 
     @property
     def sim_url(self) -> str | None:
@@ -160,8 +160,8 @@ def free_port() -> int:
         return port
 
 
-def _toml(provider: str, slots: int) -> str:
-    """The settings: with the simulated provider only the slots, else a route for each tier too."""
+def settings(provider: str, slots: int) -> str:
+    """The settings as TOML: with the simulated provider only the slots, else a route for each tier too."""
     lines = ["[worker]", f"slots = {slots}", ""]
     if provider != "sim":
         key_env, url_env, models = PROVIDERS[provider]

@@ -66,7 +66,7 @@ async def test_bad_bodies(kind: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "final"),
     [(400, "refused", True), (404, "refused", True), (429, "rate_limited", False), (500, "provider_5xx", False),
-     (529, "provider_5xx", False)],
+     (501, "refused", True), (529, "provider_5xx", False)],
 )  # fmt: skip
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error":{"message":"so it is"}}', b"\xff"])
 async def test_statuses(kind: str, status: int, code: str, final: bool, body: bytes) -> None:

@@ -12,6 +12,8 @@ from tollway.llm.providers.wire import Wire, vendor_message, vendor_wait
 from tollway.spend.prices import ModelPrice
 
 _TRY_AGAIN = (408, 409, 425)
+# Said by servers that lack an operation, as llama.cpp without embeddings: it is the request that asks too much.
+_NOT_IMPLEMENTED = 501
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def failure(status: int, body: bytes, retry_after_s: float | None) -> LlmError:
     message = f"the provider answered {status}: {said}"
     if status == 429:
         return LlmError("rate_limited", message, status=status, retry_after_s=retry_after_s)
-    if status >= 500:
+    if status >= 500 and status != _NOT_IMPLEMENTED:
         return LlmError("provider_5xx", message, status=status, retry_after_s=retry_after_s)
     if status >= 400:
         final = status not in _TRY_AGAIN

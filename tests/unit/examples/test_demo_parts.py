@@ -13,7 +13,7 @@ from tollway.config import load_settings
 EXAMPLES = Path(__file__).parents[3] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-from demo_stack import PROVIDERS, Stack  # noqa: E402 - found by the path above
+from demo_stack import PROVIDERS, Stack, settings  # noqa: E402 - found by the path above
 from demo_view import Figures, percentile  # noqa: E402
 from demo_work import LANES, TENANTS, messages  # noqa: E402
 
@@ -56,13 +56,13 @@ def test_the_settings_of_every_provider_are_valid(provider: str, monkeypatch: py
     """The file written for each provider passes the product's own check, with a route for every tier."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
-    stack = Stack(provider, slots=50)
+    stack = Stack(settings(provider, slots=50))
     try:
         file = stack.folder / "tollway.toml"
         tomllib.loads(file.read_text())
-        settings = load_settings(file, environ={})
-        assert settings.worker.slots == 50
-        assert set(settings.served_tiers) == {"fast", "capable", "powerful"}
+        loaded = load_settings(file, environ={})
+        assert loaded.worker.slots == 50
+        assert set(loaded.served_tiers) == {"fast", "capable", "powerful"}
     finally:
         stack.remove()
     assert not stack.folder.exists()

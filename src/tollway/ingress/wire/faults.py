@@ -24,6 +24,7 @@ _STATUS = {
     "timeout_step": 504,
 }
 _OUR_FAULT = frozenset((401, 403, 404, 407))
+_NOT_IMPLEMENTED = 501
 _INPUTS = {"openai.responses": {"messages": "input"}, "openai.embeddings": {"messages": "input"}}
 _RETRY_S = 1.0
 
@@ -52,7 +53,13 @@ def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
     status = _STATUS.get(error.code, 500)
     if error.code == "refused":
         said = error.status or 400
-        status = said if 400 <= said < 500 and said not in _OUR_FAULT else 400 if said < 400 else 502
+        status = (
+            said
+            if 400 <= said < 500 and said not in _OUR_FAULT
+            else 400
+            if said < 400 or said == _NOT_IMPLEMENTED
+            else 502
+        )
     param = error.field
     if param is not None:
         param = _INPUTS.get(form, {}).get(param, param)
