@@ -157,7 +157,7 @@ async def measure_calls(stack: Stack, plan: CallPlan, watcher: Watcher) -> Calls
     before = inspect(stack.folder)
     calls_before = await stack.provider_calls()
     watcher.stage("loading")
-    job = Job(stack, plan, watcher, None)
+    job = Job(stack, plan, watcher)
     load = msgspec.convert(await job.run(), CallResult)
     stack.check()
     calls = await stack.provider_calls() - calls_before

@@ -58,7 +58,11 @@ class Job:
     """Carries out one plan. `during` begins with the measured window and has to end with the load or before it."""
 
     def __init__(
-        self, stack: Stack, plan: LoadPlan | CallPlan, watcher: Watcher, during: Callable[[], Awaitable[None]] | None
+        self,
+        stack: Stack,
+        plan: LoadPlan | CallPlan,
+        watcher: Watcher,
+        during: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._at: dict[str, _Reading] = {}
         self._stack = stack
