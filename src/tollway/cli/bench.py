@@ -26,6 +26,7 @@ Examples:
   tollway bench
   tollway bench saturated --clients 256 --seconds 10
   tollway bench paced --json --save paced.json
+  tollway bench limits --plots .
 
 Exit codes: 0 done, 1 runs were lost or failed (with --strict: or a figure was missed), 2 usage, 3 the system did
 not come up."""
@@ -34,8 +35,10 @@ not come up."""
 @click.command(epilog=_EPILOG)
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)), metavar="[SCENARIO]...")
 @click.option("--clients", type=click.IntRange(1, 20_000), help="Clients at once (default: the scenario's).")
-@click.option("--seconds", type=click.FloatRange(1, 3600), help="Seconds to measure (not of in-flight).")
-@click.option("--warm-up", type=click.FloatRange(0, 600), help="Seconds of load before that (not of in-flight).")
+@click.option("--seconds", type=click.FloatRange(1, 3600), help="Seconds to measure (not of in-flight, failover).")
+@click.option(
+    "--warm-up", type=click.FloatRange(0, 600), help="Seconds of load before that (not of in-flight, failover)."
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (default: the scenario's).")
 @click.option(
     "--dir",
@@ -48,6 +51,7 @@ not come up."""
 @click.option("--texts", type=click.Path(path_type=Path), help="CSV whose column `text` the runs carry.")
 @click.option("--tollway", "program", help="The `tollway` program to measure (default: this one).")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there, too.")
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw what a scenario can draw there.")
 @click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
@@ -61,13 +65,15 @@ def bench(  # click passes every option by its name
     texts: Path | None,
     program: str | None,
     save: Path | None,
+    plots: Path | None,
     keep: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
     """Measure Tollway on this machine, durable, from HTTP in to result stored.
 
-    SCENARIO is any of saturated, paced, in-flight, ten-calls; without one, all of them in turn (about 5 minutes).
+    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits; without one, all of
+    them in turn (about 10 minutes).
     """
     try:
         options = BenchOptions(
@@ -79,6 +85,7 @@ def bench(  # click passes every option by its name
             warmup_s=warm_up,
             workers=workers,
             keep=keep,
+            plots=plots,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
