@@ -12,13 +12,13 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from tollway.cli.bench_tables import show
 from tollway.domain.errors import ConfigError
 from tollway.simulator.bench.harness import BenchOptions, LoadFailed
-from tollway.simulator.bench.report import BenchReport, Phase, ScenarioReport
+from tollway.simulator.bench.processes import StackFailed
+from tollway.simulator.bench.report import BenchReport, ScenarioReport
 from tollway.simulator.bench.scenarios import SCENARIOS
-from tollway.simulator.bench.stack import StackFailed
 from tollway.simulator.bench.texts import read_texts
 
 _EPILOG = """\b
@@ -26,18 +26,20 @@ Examples:
   tollway bench
   tollway bench saturated --clients 256 --seconds 10
   tollway bench paced --json --save paced.json
+  tollway bench limits --plots .
 
 Exit codes: 0 done, 1 runs were lost or failed (with --strict: or a figure was missed), 2 usage, 3 the system did
 not come up."""
-_MARKS = {True: "[green]met[/]", False: "[yellow]missed[/]", None: ""}
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)), metavar="[SCENARIO]...")
 @click.option("--clients", type=click.IntRange(1, 20_000), help="Clients at once (default: the scenario's).")
-@click.option("--seconds", type=click.FloatRange(1, 3600), help="Seconds to measure (not of in-flight).")
-@click.option("--warm-up", type=click.FloatRange(0, 600), help="Seconds of load before that (not of in-flight).")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), help="Seconds to measure (not of in-flight, failover).")
+@click.option(
+    "--warm-up", type=click.FloatRange(0, 600), help="Seconds of load before that (not of in-flight, failover)."
+)
+@click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (default: the scenario's).")
 @click.option(
     "--dir",
     "scratch",
@@ -49,6 +51,7 @@ _MARKS = {True: "[green]met[/]", False: "[yellow]missed[/]", None: ""}
 @click.option("--texts", type=click.Path(path_type=Path), help="CSV whose column `text` the runs carry.")
 @click.option("--tollway", "program", help="The `tollway` program to measure (default: this one).")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there, too.")
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw what a scenario can draw there.")
 @click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
@@ -57,18 +60,20 @@ def bench(  # click passes every option by its name
     clients: int | None,
     seconds: float | None,
     warm_up: float | None,
-    workers: int,
+    workers: int | None,
     scratch: Path,
     texts: Path | None,
     program: str | None,
     save: Path | None,
+    plots: Path | None,
     keep: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
     """Measure Tollway on this machine, durable, from HTTP in to result stored.
 
-    SCENARIO is any of saturated, paced, in-flight, ten-calls; without one, all of them in turn (about 5 minutes).
+    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits; without one, all of
+    them in turn (about 10 minutes).
     """
     try:
         options = BenchOptions(
@@ -80,6 +85,7 @@ def bench(  # click passes every option by its name
             warmup_s=warm_up,
             workers=workers,
             keep=keep,
+            plots=plots,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -118,7 +124,7 @@ async def _run_all(names: list[str], options: BenchOptions, as_json: bool) -> li
             report = await SCENARIOS[name](options, live)
         reports.append(report)
         if not as_json:
-            _show(console, report)
+            show(console, report)
     return reports
 
 
@@ -153,45 +159,6 @@ class _Live:
         text = f"{self._name}: {done:,} runs done, {open_runs:,} open"
         text += " (finishing)" if elapsed_s > total_s else ""
         self._progress.update(self._task, description=text, total=total_s, completed=min(elapsed_s, total_s))
-
-
-def _show(console: Console, report: ScenarioReport) -> None:
-    figures = Table(title=report.scenario, title_justify="left", title_style="bold")
-    for name in ("figure", "value", "bound", ""):
-        figures.add_column(name, justify="right" if name in ("value", "bound") else "left")
-    for figure in report.figures:
-        sign = "≤" if figure.side == "at most" else "≥"
-        bound = "" if figure.bound is None else f"{sign} {figure.bound:g}"
-        figures.add_row(figure.name, f"{figure.value:,g} {figure.unit}", bound, _MARKS[figure.met])
-    console.print(figures)
-    for phase in report.phases:
-        _show_phase(console, phase)
-    for problem in report.problems:
-        console.print(f"[red]problem:[/] {problem}", highlight=False)
-    console.print()
-
-
-def _show_phase(console: Console, phase: Phase) -> None:
-    load, before, after = phase.load, phase.machine_before, phase.machine_after
-    table = Table(title=f"{phase.name}: CPU and memory by process", title_justify="left")
-    table.add_column("process")
-    table.add_column("CPU ms a run", justify="right")
-    table.add_column("resident MiB", justify="right")
-    for role, ms in sorted(phase.cpu_ms_per_run.items(), key=lambda item: -item[1]):
-        table.add_row(role, f"{ms:.3f}", f"{phase.rss_loaded.get(role, 0) / 2**20:,.0f}")
-    table.add_row("all of these", f"{phase.cpu_ms_per_run_total:.3f}", "", style="bold")
-    table.add_row("(provider)", f"{phase.provider_ms_per_run:.3f}", "", style="dim")
-    exchange = f"(load generator, {phase.generator_us_per_exchange:.1f} µs an exchange)"
-    table.add_row(exchange, f"{phase.generator_ms_per_run:.3f}", "", style="dim")
-    console.print(table)
-    console.print(
-        f"  {load.accepted:,} runs accepted, {load.succeeded:,} succeeded, {load.lost} lost, "
-        f"{sum(load.refused.values())} refused; the provider served {phase.provider_calls:,} calls\n"
-        f"  calibration {before.calibration_ms:.1f} ms before, {after.calibration_ms:.1f} ms after; fdatasync p50 "
-        f"{before.fdatasync.p50:.2f} ms, p99 {before.fdatasync.p99:.2f} ms on {before.filesystem}\n"
-        f"  {before.cpus} CPUs, of which other programs used {phase.elsewhere_cpus:.2f} meanwhile",
-        highlight=False,
-    )
 
 
 def _program(chosen: str | None) -> str:

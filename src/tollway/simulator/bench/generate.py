@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from tollway.simulator.load import LoadGenerator, LoadPlan, LoadResult
+from tollway.simulator.load import CallGenerator, CallPlan, CallResult, LoadGenerator, LoadPlan, LoadResult
 from tollway.simulator.load.wire import BadAnswer
 
 _GONE = 70
@@ -29,18 +29,24 @@ def _parent_gone() -> None:
         os._exit(_GONE)
 
 
-async def _run(plan: LoadPlan) -> LoadResult:
+def _mark(mark: str) -> None:
+    _say({"mark": mark})
+
+
+def _progress(accepted: int, done: int, busy: int) -> None:
+    _say({"progress": [accepted, done, busy]})
+
+
+async def _run(plan: LoadPlan | CallPlan) -> LoadResult | CallResult:
     asyncio.get_running_loop().add_reader(0, _parent_gone)
-    return await LoadGenerator(
-        plan,
-        on_mark=lambda mark: _say({"mark": mark}),
-        on_progress=lambda accepted, done, busy: _say({"progress": [accepted, done, busy]}),
-    ).run()
+    if isinstance(plan, CallPlan):
+        return await CallGenerator(plan, _mark, _progress).run()
+    return await LoadGenerator(plan, _mark, _progress).run()
 
 
 def main() -> int:
     """Carry out the plan on stdin; 0 when there is a result."""
-    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=LoadPlan)
+    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=LoadPlan | CallPlan)
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     gc.freeze()

@@ -1,42 +1,26 @@
 """One measurement: load a running stack with a plan, account for CPU and memory by process within its window."""
 
-import asyncio
-import contextlib
-import sys
-import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from tollway.domain.errors import TollwayError
-from tollway.simulator.accounting import Snapshot, Spent, machine_busy_s, snapshot, spent_between
+from tollway.simulator.accounting import Spent, snapshot
+from tollway.simulator.bench.job import Job, LoadFailed, Watcher
 from tollway.simulator.bench.machine import Machine, inspect
+from tollway.simulator.bench.project import Project
 from tollway.simulator.bench.stack import Stack, StackOptions
+from tollway.simulator.load.calls import CallPlan, CallResult
 from tollway.simulator.load.plan import LoadPlan, LoadResult
 
-_SLACK_S = 60.0
-_LINE_BYTES_MAX = 16 * 1024 * 1024
-
-
-class LoadFailed(TollwayError):
-    """The load generator could not do its job."""
-
-
-class Watcher(Protocol):
-    """Who wants to see how it goes."""
-
-    def stage(self, text: str) -> None:
-        """What is being done now."""
-
-    def load(self, elapsed_s: float, total_s: float, done: int, open_runs: int) -> None:
-        """How far the load is: seconds of those planned (without the drain), runs done, runs open."""
+__all__ = ["BenchOptions", "CallsMeasured", "LoadFailed", "Measured", "Watcher", "measure", "measure_calls"]
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What the user chose; None leaves a scenario its own default."""
+    """What the user chose; None leaves a scenario its own default. `plots` is where plots go, if they are wanted."""
 
     tollway: tuple[str, ...]
     scratch: Path
@@ -44,17 +28,26 @@ class BenchOptions:
     clients: int | None = None
     measure_s: float | None = None
     warmup_s: float | None = None
-    workers: int = 1
+    workers: int | None = None
     keep: bool = False
+    plots: Path | None = None
 
-    def stack(self, *, slots: int = 1000, provider_latency_s: float = 0.05) -> StackOptions:
-        """A stack as this user wants it."""
+    def stack(
+        self,
+        *,
+        slots: int = 1000,
+        workers: int = 1,
+        provider: dict[str, Any] | None = None,
+        project: Project | None = None,
+    ) -> StackOptions:
+        """A stack as the scenario wants it, and this user; the providers answer after 50 ms unless told otherwise."""
         return StackOptions(
             tollway=self.tollway,
             scratch=self.scratch,
-            workers=self.workers,
+            workers=workers if self.workers is None else self.workers,
             slots=slots,
-            provider_latency_s=provider_latency_s,
+            provider={"latency_s": 0.05, **(provider or {})},
+            project=project or Project(),
             keep=self.keep,
         )
 
@@ -62,7 +55,8 @@ class BenchOptions:
         """A plan for `agent`; `wishes` are the scenario's, the user's choices come before them."""
         chosen = {"clients": self.clients, "measure_s": self.measure_s, "warmup_s": self.warmup_s}
         wishes |= {key: value for key, value in chosen.items() if value is not None}
-        return LoadPlan(port=stack.port, api_key=stack.api_key, agent=agent, texts=list(self.texts), **wishes)
+        wishes = {"api_key": stack.api_key, "texts": list(self.texts), **wishes}
+        return LoadPlan(port=stack.port, agent=agent, **wishes)
 
 
 @dataclass(frozen=True)
@@ -101,97 +95,80 @@ class Measured:
         return self.generator_s * 1e6 / max(1, self.load.exchanges_in_window)
 
 
-async def measure(stack: Stack, plan: LoadPlan, watcher: Watcher) -> Measured:
-    """Carry out `plan` against `stack`. Raises LoadFailed or StackFailed when there is no result to speak of."""
+@dataclass(frozen=True)
+class CallsMeasured:
+    """What one load of single calls showed, CPU in seconds of the measured window."""
+
+    load: CallResult
+    spent: Spent
+    generator_s: float
+    provider_s: float
+    elsewhere_s: float
+    provider_calls: int
+    before: Machine
+    after: Machine
+
+    def cpu_ms_per_call(self) -> dict[str, float]:
+        """CPU milliseconds by role, a call answered in the window."""
+        calls = max(1, self.load.answered_in_window)
+        return {role: seconds * 1000 / calls for role, seconds in self.spent.by_role.items()}
+
+    @property
+    def cpu_ms_per_call_total(self) -> float:
+        """CPU milliseconds of all of Tollway and Postgres, a call answered in the window."""
+        return self.spent.total_s * 1000 / max(1, self.load.answered_in_window)
+
+
+async def measure(
+    stack: Stack, plan: LoadPlan, watcher: Watcher, during: Callable[[], Awaitable[None]] | None = None
+) -> Measured:
+    """Carry out `plan` against `stack`; `during` begins with the window and may disturb it.
+
+    Raises LoadFailed or StackFailed when there is no result to speak of.
+    """
     watcher.stage("calibrating")
     before = inspect(stack.folder)
     calls_before = await stack.provider_calls()
     idle = snapshot(stack.up.pid, stack.data_dir)
     watcher.stage("loading")
-    job = _Job(stack, plan, watcher)
-    load = await job.run()
+    job = Job(stack, plan, watcher, during)
+    load = msgspec.convert(await job.run(), LoadResult)
     stack.check()
     watcher.stage("calibrating")
     calls = await stack.provider_calls() - calls_before
-    begin, end = job.at["begin"], job.at["end"]
-    spent = spent_between(begin.system, end.system)
-    generator_s = spent_between(begin.generator, end.generator).total_s
-    provider_s = spent_between(begin.provider, end.provider).total_s
+    costs = job.costs()
     return Measured(
         load=load,
-        spent=spent,
-        generator_s=generator_s,
-        provider_s=provider_s,
-        elsewhere_s=max(0.0, end.busy_s - begin.busy_s - spent.total_s - generator_s - provider_s),
+        spent=costs.spent,
+        generator_s=costs.generator_s,
+        provider_s=costs.provider_s,
+        elsewhere_s=costs.elsewhere_s,
         rss_idle=idle.rss_by_role(),
-        rss_loaded=end.system.rss_by_role(),
+        rss_loaded=costs.rss_loaded,
         provider_calls=calls,
         before=before,
         after=inspect(stack.folder),
     )
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What had been spent by whom at one mark."""
-
-    system: Snapshot
-    generator: Snapshot
-    provider: Snapshot
-    busy_s: float
-
-
-class _Job:
-    """The load generator's process, and what is noted at its marks."""
-
-    def __init__(self, stack: Stack, plan: LoadPlan, watcher: Watcher) -> None:
-        self.at: dict[str, _Reading] = {}
-        self._stack = stack
-        self._plan = plan
-        self._watcher = watcher
-
-    async def run(self) -> LoadResult:
-        plan = self._plan
-        planned_s = plan.warmup_s + plan.measure_s
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tollway.simulator.bench.generate"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LINE_BYTES_MAX,
-        )
-        try:
-            async with asyncio.timeout(planned_s + plan.drain_s + _SLACK_S):
-                return await self._follow(process, planned_s)
-        except TimeoutError:
-            raise LoadFailed("the load generator did not come to an end in its time") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    async def _follow(self, process: asyncio.subprocess.Process, planned_s: float) -> LoadResult:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(msgspec.json.encode(self._plan) + b"\n")
-        began = time.monotonic()
-        while line := await process.stdout.readline():
-            message: dict[str, Any] = msgspec.json.decode(line)
-            if "mark" in message:
-                self.at[message["mark"]] = self._read(process.pid)
-            elif "progress" in message:
-                _, done, busy = message["progress"]
-                self._watcher.load(time.monotonic() - began, planned_s, done, busy)
-            elif "error" in message:
-                raise LoadFailed(message["error"])
-            elif "result" in message:
-                return msgspec.convert(message["result"], LoadResult)
-        raise LoadFailed(f"the load generator ended early ({await process.wait()})")
-
-    def _read(self, generator: int) -> "_Reading":
-        stack = self._stack
-        return _Reading(
-            system=snapshot(stack.up.pid, stack.data_dir),
-            generator=snapshot(generator),
-            provider=snapshot(stack.provider.pid),
-            busy_s=machine_busy_s(),
-        )
+async def measure_calls(stack: Stack, plan: CallPlan, watcher: Watcher) -> CallsMeasured:
+    """The same with single calls, to a provider or over the wire."""
+    watcher.stage("calibrating")
+    before = inspect(stack.folder)
+    calls_before = await stack.provider_calls()
+    watcher.stage("loading")
+    job = Job(stack, plan, watcher)
+    load = msgspec.convert(await job.run(), CallResult)
+    stack.check()
+    calls = await stack.provider_calls() - calls_before
+    costs = job.costs()
+    return CallsMeasured(
+        load=load,
+        spent=costs.spent,
+        generator_s=costs.generator_s,
+        provider_s=costs.provider_s,
+        elsewhere_s=costs.elsewhere_s,
+        provider_calls=calls,
+        before=before,
+        after=inspect(stack.folder),
+    )

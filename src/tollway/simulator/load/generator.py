@@ -15,8 +15,8 @@ from typing import Literal
 from tollway.domain.words import FINAL_STATES, RunState
 from tollway.simulator.load.client import Client, Wheel
 from tollway.simulator.load.latency import Latency
-from tollway.simulator.load.plan import EXAMPLES_MAX, LoadPlan, LoadResult, Tally
-from tollway.simulator.load.wire import Answer, Requests, epoch_s, retry_after_s, run_id, run_state, run_time
+from tollway.simulator.load.plan import EXAMPLES_MAX, LoadPlan, LoadResult, RunSeen, Tally
+from tollway.simulator.load.wire import Answer, Requests, epoch_s, retry_after_s, run_calls, run_id, run_state, run_time
 
 Mark = Literal["begin", "end"]
 
@@ -33,7 +33,8 @@ class LoadGenerator:
         on_mark: Callable[[Mark], None] = lambda _: None,
         on_progress: Callable[[int, int, int], None] = lambda *_: None,
     ) -> None:
-        self.requests = Requests(f"{plan.host}:{plan.port}", plan.api_key, plan.agent, plan.texts, plan.first_serial)
+        serial = plan.first_serial if plan.numbered else None
+        self.requests = Requests(f"{plan.host}:{plan.port}", plan.api_key, plan.agent, plan.texts, serial)
         self.stopping = False
         self._plan = plan
         self._on_mark = on_mark
@@ -102,8 +103,13 @@ class LoadGenerator:
             self._wheel.wake(client, self._plan.poll_s)
             return
         times = (run_time(answer.body, b"created_at"), run_time(answer.body, b"ended_at"))
+        calls = run_calls(answer.body)
         tally.finished += 1
+        tally.calls += calls
+        tally.without_call += not calls
         tally.finals[state] += 1
+        if self._plan.keep_runs:
+            tally.runs.append((*times, calls))
         if state is not RunState.SUCCEEDED:
             tally.example(f"run {state}", answer.body)
         if self.stopping:
@@ -270,4 +276,7 @@ class LoadGenerator:
             disconnects=tally.disconnects,
             backlog=sum(epoch_s(ended) > self._stop_epoch_s for ended in tally.ended_late) + len(lost),
             drained_s=round(drained_s, 3),
+            calls=tally.calls,
+            without_call=tally.without_call,
+            runs=[RunSeen(epoch_s(created), epoch_s(ended), calls) for created, ended, calls in tally.runs],
         )

@@ -11,10 +11,11 @@ EXAMPLES_MAX = 3
 _EXAMPLE_BYTES_MAX = 500
 
 
-class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag_field="load", tag="runs"):
     """What to do: `clients` repeat for ever (closed loop) unless `rate_per_s` says when runs start (open loop).
 
     In open loop `clients` bounds the connections; runs due while all are busy wait, and their latency with them.
+    The texts are `numbered` unless they are to be sent as they are; `keep_runs` asks for each run by itself.
     """
 
     port: int
@@ -32,6 +33,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     provider_s: float = 0.05
     first_serial: int = 0
     seed: int = 1
+    numbered: bool = True
+    keep_runs: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -45,11 +48,20 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a plan needs a poll interval above 0 and no negative rate")
 
 
+class RunSeen(msgspec.Struct, frozen=True, array_like=True):
+    """One run that ended: when it was created and ended, in epoch seconds, and how many LLM calls it made."""
+
+    created_s: float
+    ended_s: float
+    calls: int
+
+
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened. Latencies are of runs submitted within the measured window; counts are of the whole job.
 
     `unsent`: runs due but not submitted, by the plan or after a refusal, when the clients stopped. `backlog`: accepted
-    runs that had not ended by then.
+    runs that had not ended by then. `calls`: LLM calls of the runs that ended, `without_call`: those of them that made
+    none; `runs`: each of them, in the order seen, if the plan asked for them.
     """
 
     window_s: float
@@ -72,6 +84,9 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     disconnects: int
     backlog: int
     drained_s: float
+    calls: int = 0
+    without_call: int = 0
+    runs: list[RunSeen] = []
 
     @property
     def succeeded(self) -> int:
@@ -89,6 +104,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.exchanges = self.accepted = self.finished = self.unanswered = self.unsent = self.disconnects = 0
+        self.calls = self.without_call = 0
         self.finals: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()
@@ -97,6 +113,7 @@ class Tally:
         self.seen: list[float] = []
         self.times: list[tuple[bytes, bytes]] = []
         self.ended_late: list[bytes] = []
+        self.runs: list[tuple[bytes, bytes, int]] = []
 
     def example(self, what: str, body: bytes) -> None:
         """Keep the first few bodies of each kind."""

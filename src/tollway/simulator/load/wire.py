@@ -149,6 +149,21 @@ def run_time(body: bytes, name: bytes) -> bytes:
     return _field(body, name.decode()).encode()
 
 
+def run_calls(body: bytes) -> int:
+    """How many LLM calls a run document tells of. Raises BadAnswer when it does not."""
+    at = body.find(b'"llm_calls":')
+    start = at + 12
+    end = start
+    while body[end : end + 1].isdigit():
+        end += 1
+    if at >= 0 and end > start:
+        return int(body[start:end])
+    try:
+        return int(msgspec.json.decode(body)["usage"]["llm_calls"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        raise BadAnswer(f"no llm_calls in {body[:200]!r}") from error
+
+
 def epoch_s(time: bytes) -> float:
     """An RFC 3339 time as seconds since the epoch. Raises BadAnswer for anything else."""
     try:
@@ -171,23 +186,27 @@ def _field(body: bytes, name: str) -> str:
 class Requests:
     """Makes the requests of one agent's runs: everything but a serial number and an id is laid out beforehand.
 
-    Each submit carries one of `texts` in turn, ending in a serial number never used twice, so no cache can answer.
+    Each submit carries one of `texts` in turn, ending in a serial number never used twice, so no cache can answer; with
+    `first_serial` None, the text as it is.
     """
 
-    def __init__(self, host: str, api_key: str, agent: str, texts: list[str], first_serial: int = 0) -> None:
+    def __init__(self, host: str, api_key: str, agent: str, texts: list[str], first_serial: int | None = 0) -> None:
         common = f"Host: {host}\r\nAuthorization: Bearer {api_key}\r\n"
-        self._submits = [self._submit_parts(common, agent, text) for text in texts]
+        self._numbered = first_serial is not None
+        self._submits = [self._submit_parts(common, agent, text, self._numbered) for text in texts]
         self._poll_tail = f" HTTP/1.1\r\n{common}\r\n".encode()
-        self._serial = first_serial
+        self._serial = first_serial or 0
 
     @staticmethod
-    def _submit_parts(common: str, agent: str, text: str) -> tuple[bytes, bytes]:
+    def _submit_parts(common: str, agent: str, text: str, numbered: bool) -> tuple[bytes, bytes]:
         mark = "0" * SERIAL_DIGITS
-        body = msgspec.json.encode({"agent": agent, "input": {"text": f"{text} #{mark}"}})
-        cut = body.rindex(mark.encode())
+        body = msgspec.json.encode({"agent": agent, "input": {"text": f"{text} #{mark}" if numbered else text}})
         head = (
             f"POST /v1/runs HTTP/1.1\r\n{common}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
+        if not numbered:
+            return head.encode() + body, b""
+        cut = body.rindex(mark.encode())
         return head.encode() + body[:cut], body[cut + SERIAL_DIGITS :]
 
     def submit(self) -> bytes:
@@ -195,7 +214,7 @@ class Requests:
         serial = self._serial
         self._serial = serial + 1
         before, after = self._submits[serial % len(self._submits)]
-        return b"%b%09d%b" % (before, serial, after)
+        return b"%b%09d%b" % (before, serial, after) if self._numbered else before
 
     def poll(self, run: bytes) -> bytes:
         """`GET /v1/runs/{id}`."""

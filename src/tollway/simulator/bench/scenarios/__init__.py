@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from tollway.simulator.bench.harness import BenchOptions, Watcher
 from tollway.simulator.bench.report import ScenarioReport
-from tollway.simulator.bench.scenarios import in_flight, paced, saturated, ten_calls
+from tollway.simulator.bench.scenarios import failover, in_flight, limits, paced, repeats, saturated, ten_calls, wire
 
 Scenario = Callable[[BenchOptions, Watcher], Awaitable[ScenarioReport]]
 
@@ -13,4 +13,8 @@ SCENARIOS: dict[str, Scenario] = {
     "paced": paced.run,
     "in-flight": in_flight.run,
     "ten-calls": ten_calls.run,
+    "wire": wire.run,
+    "failover": failover.run,
+    "repeats": repeats.run,
+    "limits": limits.run,
 }

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from tollway.simulator.bench.harness import BenchOptions, Measured, Watcher, measure
+from tollway.simulator.bench.project import ONE_CALL
 from tollway.simulator.bench.report import Figure, ScenarioReport, phase, problems
-from tollway.simulator.bench.stack import ONE_CALL, running
+from tollway.simulator.bench.stack import running
 
 RUNS = 2000
 LATENCY_S = 30.0
@@ -21,7 +22,7 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
     """
     watcher.stage("starting")
     runs = options.clients or RUNS
-    async with running(options.stack(slots=2 * runs, provider_latency_s=LATENCY_S)) as stack:
+    async with running(options.stack(slots=2 * runs, provider={"latency_s": LATENCY_S})) as stack:
         plan = replace(options, warmup_s=None, measure_s=None).plan(
             stack,
             ONE_CALL,

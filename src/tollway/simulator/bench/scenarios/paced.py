@@ -1,8 +1,9 @@
 """A steady stream: 300 runs a second start on time, whatever the answers take (open loop)."""
 
 from tollway.simulator.bench.harness import BenchOptions, Watcher, measure
+from tollway.simulator.bench.project import ONE_CALL
 from tollway.simulator.bench.report import Figure, ScenarioReport, phase, problems
-from tollway.simulator.bench.stack import ONE_CALL, running
+from tollway.simulator.bench.stack import running
 
 RATE_PER_S = 300
 CONNECTIONS = 400

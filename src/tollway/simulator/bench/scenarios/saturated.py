@@ -1,8 +1,9 @@
 """All that goes: a closed loop of clients, each submitting a run of one call, polling until final, and repeating."""
 
 from tollway.simulator.bench.harness import BenchOptions, Watcher, measure
+from tollway.simulator.bench.project import ONE_CALL
 from tollway.simulator.bench.report import Figure, ScenarioReport, phase, problems
-from tollway.simulator.bench.stack import ONE_CALL, running
+from tollway.simulator.bench.stack import running
 
 CLIENTS = 512
 

@@ -1,8 +1,9 @@
 """What a further LLM call costs: runs of ten calls against runs of one, both saturated, on the same stack."""
 
 from tollway.simulator.bench.harness import BenchOptions, Watcher, measure
+from tollway.simulator.bench.project import ONE_CALL, TEN_CALLS
 from tollway.simulator.bench.report import Figure, ScenarioReport, phase, problems
-from tollway.simulator.bench.stack import ONE_CALL, TEN_CALLS, running
+from tollway.simulator.bench.stack import running
 
 CLIENTS = 512
 CALLS = 10
