@@ -1,12 +1,11 @@
 """`tollway routes`: what each route is used for, as a table or a live view."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import click
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tollway.cli._command import Session, client_command, example
@@ -25,27 +24,28 @@ _BREAKER_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow",
 async def routes(session: Session, *, watch: bool) -> None:
     """Show every route: used and leased of its limits, who waits, its breaker, latency, 429s of the last minute."""
     session.interrupted = ""
-    items = await session.client.routes()
+    found = await session.client.call("GET", "/v1/routes")
     if session.as_json:
-        print_json({"items": items, "next": None})
+        print_json(found)
         return
-    if not items:
+    if not found["items"]:
         console().print("no routes are configured", style="bright_black")
         return
     if not watch:
-        console().print(_table(items))
+        console().print(_view(found))
         return
-    with Live(_table(items), console=console(), auto_refresh=False) as live:
+    with Live(_view(found), console=console(), auto_refresh=False) as live:
         while True:
             await asyncio.sleep(_REFRESH_S)
-            live.update(_table(await session.client.routes()), refresh=True)
+            live.update(_view(await session.client.call("GET", "/v1/routes")), refresh=True)
 
 
-def _table(items: Sequence[dict[str, Any]]) -> Table:
+def _view(found: dict[str, Any]) -> Group:
     table = new_table(*_COLUMNS)
-    for item in items:
+    for item in found["items"]:
         table.add_row(*_row(item))
-    return table
+    shares = "   ".join(f"{tier['tier']} {tier['share']:.1%}" for tier in found["tiers"] if tier["requests"])
+    return Group(table, plain(f"calls by tier: {shares}" if shares else "no calls in the last minute"))
 
 
 def _row(item: dict[str, Any]) -> tuple[Text, ...]:

@@ -1,5 +1,6 @@
 """What no single value can tell: settings that contradict each other (errors) and those that are unwise (warnings)."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -8,6 +9,9 @@ from tollway.config.settings import Settings
 from tollway.domain.errors import ConfigError
 
 _BEATS_PER_LEASE = 3
+_INFERENCE_PROFILE = re.compile(
+    r"(?:^|/)(?:us|eu|apac|jp|au|us-gov|global)\.[a-z0-9-]+\.|:(?:application-)?inference-profile/"
+)
 _SLOTS_WISE_MAX = 5000
 
 
@@ -62,6 +66,13 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
             hint = nearest(route.provider, known) if known else "none is configured"
             remedy = f"no such provider; {hint}; add [providers.{route.provider}]"
             yield ConfigError(f"routes[{index}].provider", route.provider, remedy)
+        profile = _INFERENCE_PROFILE.search(route.model)
+        if route.capacity == "provisioned" and profile is not None:
+            remedy = (
+                f"{route.model} is a Bedrock inference profile, which takes no provisioned throughput; "
+                'name the provisioned model\'s ARN, or use capacity = "on_demand"'
+            )
+            yield ConfigError(f"routes[{index}].capacity", route.capacity, remedy)
     served = settings.served_tiers
     for name, tier in settings.tiers.items():
         for fallback in tier.fallback:

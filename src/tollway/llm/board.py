@@ -76,6 +76,18 @@ def shown_routes(routes: Sequence[Route], told: Iterable[Mapping[str, Any]]) -> 
     return [_shown(route, [facts[route.name] for facts in told if route.name in facts]) for route in routes]
 
 
+def tier_shares(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the calls of the last minute fall on the tiers, by what `shown_routes` made."""
+    calls: dict[str, int] = {}
+    for route in shown:
+        calls[route["tier"]] = calls.get(route["tier"], 0) + route["used"]["requests"]
+    total = sum(calls.values())
+    return [
+        {"tier": tier, "requests": count, "share": round(count / total, 4) if total else 0.0}
+        for tier, count in calls.items()
+    ]
+
+
 def _shown(route: Route, told: list[Mapping[str, Any]]) -> dict[str, Any]:
     used = joined_facts(told)
     limiters = [one["limiter"] for one in told if "limiter" in one]

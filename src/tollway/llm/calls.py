@@ -18,10 +18,11 @@ _NOT_IMPLEMENTED = 501
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A route with what it takes to call it."""
+    """A route with what it takes to call it; `context_tokens` is its model's window, None if nobody knows it."""
 
     route: Route
     provider_kind: str
+    context_tokens: int | None
     wire: Wire
     transport: Channel
 

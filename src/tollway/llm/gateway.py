@@ -133,7 +133,10 @@ class Gateway:
             self._lines[route.provider] = line
         provider, wire, transport = line
         self._prices.price(route.provider, provider.kind, route.model, self._options.clock.now())
-        return Served(route, provider.kind, wire, transport)
+        window = route.context_tokens
+        if window is None:
+            window = self._prices.context_tokens(route.provider, provider.kind, route.model)
+        return Served(route, provider.kind, window, wire, transport)
 
     def _channel(self, name: str, wire: Wire) -> Channel:
         if wire.channel is None:

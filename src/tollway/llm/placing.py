@@ -280,8 +280,8 @@ def _fits(errand: Errand, served: Served) -> tuple[str, int] | None:
     route, wanted = served.route, errand.request.max_tokens
     if route.output_tokens_max is not None and wanted > route.output_tokens_max:
         return "max_tokens", route.output_tokens_max
-    if route.context_tokens is not None and errand.input_tokens + wanted > route.context_tokens:
-        return "messages", route.context_tokens
+    if served.context_tokens is not None and errand.input_tokens + wanted > served.context_tokens:
+        return "messages", served.context_tokens
     return None
 
 

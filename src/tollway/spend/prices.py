@@ -92,6 +92,18 @@ class Prices:
         self._current[key] = (minute, price)
         return price
 
+    def context_tokens(self, provider_name: str, provider_kind: str, model: str) -> int | None:
+        """The model's window as the bundled list has it; None for a model priced in the configuration, or unknown."""
+        if f"{provider_name}/{model}" in self._overrides:
+            return None
+        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - takes 0.8 s
+
+        try:
+            window = get_snapshot().find_provider_model(model, None, provider_kind, None)[1].context_window
+        except LookupError:
+            return None
+        return None if window is None else int(window)
+
     def _find(self, provider_name: str, provider_kind: str, model: str, at: datetime) -> ModelPrice:
         name = f"{provider_name}/{model}"
         override = self._overrides.get(name)

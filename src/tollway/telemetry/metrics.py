@@ -167,6 +167,9 @@ class Metrics:
         self.wire_requests = Counter(
             "tollway_wire_requests_total", "Answers over the wire, streams when they begin.", ("form", "status")
         )
+        self.llm_waiting = Gauge("tollway_llm_waiting", "Calls that wait for capacity now.", ("route",))
+        self.llm_in_flight = Gauge("tollway_llm_in_flight", "Calls under way now.", ("route",))
+        self.breaker_open = Gauge("tollway_breaker_open", "1 while the breaker is not closed.", ("route",))
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )

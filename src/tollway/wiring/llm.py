@@ -19,6 +19,7 @@ from tollway.llm.shifts import shifted
 from tollway.record.database import Database
 from tollway.record.shifts import ShiftBoard
 from tollway.spend.prices import Prices
+from tollway.telemetry.metrics import Metrics
 from tollway.wiring.base import Base
 from tollway.wiring.caches import Caches, caches
 
@@ -62,10 +63,20 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
         breakers.start()
         await capacity.start()
         options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm)
+        governor = Governor(gateway, guards, parts.metrics, options)
+        for route in settings.routes:
+            _gauge(parts.metrics, governor, guards, route.name)
         try:
-            yield LlmPath(Governor(gateway, guards, parts.metrics, options), cached)
+            yield LlmPath(governor, cached)
         finally:
             await capacity.stop()
             breakers.stop()
             await gateway.stop()
             await lazy.stop()
+
+
+def _gauge(metrics: Metrics, governor: Governor, guards: Guards, route: str) -> None:
+    limiter, breaker, meter = guards.capacity.limiter(route), guards.breakers.of(route), governor.board.meter(route)
+    metrics.llm_waiting.read(lambda: limiter.waiting, route)
+    metrics.llm_in_flight.read(lambda: meter.in_flight, route)
+    metrics.breaker_open.read(lambda: float(breaker.state != "closed"), route)

@@ -165,6 +165,11 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ("[[routes]]\ntier = 'a'", "routes[0].model", "is missing"),
         (ROUTED + "headroom = 1.5", "routes[0].headroom", "less than or equal to 1"),
         (ROUTED + "priority = 0", "routes[0].priority", "greater than or equal to 1"),
+        (
+            ROUTED.replace('model = "', 'model = "us.anthropic.') + 'capacity = "provisioned"',
+            "routes[0].capacity",
+            "inference profile",
+        ),
         (ROUTED + "burst_s = 0", "routes[0].burst_s", "greater than 0"),
         (
             ROUTED.replace('provider = "my-openai"', 'provider = "my-opnai"'),

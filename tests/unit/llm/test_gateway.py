@@ -108,3 +108,18 @@ def test_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.test:1080")
     with pytest.raises(ConfigError, match="HTTPS_PROXY"):
         gateway({"kind": "openai", "base_url": "https://provider.test/v1"})
+
+
+def test_a_known_models_window_is_known() -> None:
+    """The bundled list tells a model's context window, unless the route or a price of one's own says otherwise."""
+
+    def window(prices: Prices, **more: Any) -> int | None:
+        made = Gateway(
+            [route(model="gpt-4o-mini", **more)], {"p": Provider(kind="openai")}, prices, GatewayOptions(environ={})
+        )
+        return made.tiers.groups("fast")[0].routes[0].context_tokens
+
+    own = Prices({"p/gpt-4o-mini": Price(input_usd_per_mtok="1", output_usd_per_mtok="10")})
+    assert window(Prices({})) == 128_000
+    assert window(Prices({}), context_tokens=4000) == 4000
+    assert window(own) is None

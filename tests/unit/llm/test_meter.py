@@ -4,7 +4,7 @@ import pytest
 
 from governor_kit import SetBreaker, SetLimiter, guards, route
 from tollway.domain.clock import AnchoredClock
-from tollway.llm.board import RouteBoard, shown_routes
+from tollway.llm.board import RouteBoard, shown_routes, tier_shares
 from tollway.llm.fallbacks import CALLS_MIN, LASTING_S, FallbackWatch
 from tollway.llm.meter import RouteMeter, joined_facts
 
@@ -62,3 +62,12 @@ def test_lasting_fallback_is_an_alert_once() -> None:
     assert not watch.served("fast")
     assert not watch.fell_back("fast", 1000.0)
     assert not watch.served("fast")
+
+
+def test_the_share_of_calls_by_tier() -> None:
+    """Calls of all routes of a tier count together; without calls every share is nothing."""
+    routes = [route("a"), route("b"), route("c", tier="capable")]
+    at_rest = tier_shares(shown_routes(routes, []))
+    assert at_rest == [{"tier": "fast", "requests": 0, "share": 0.0}, {"tier": "capable", "requests": 0, "share": 0.0}]
+    told = [{"a": {"calls": 1}, "b": {"calls": 2}}, {"c": {"calls": 1}}]
+    assert [one["share"] for one in tier_shares(shown_routes(routes, told))] == [0.75, 0.25]
