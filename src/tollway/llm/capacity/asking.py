@@ -52,12 +52,13 @@ class Waiter:
 
 
 class Asking:
-    """The limiter's side of the exchange. `at` is when it last asked."""
+    """The limiter's side of the exchange. `at` is when it last asked, and `waited` how many calls waited then."""
 
     def __init__(
         self, route: str, options: LimiterOptions, purse: Purse, queue: FairQueue[Waiter], demand: Demand
     ) -> None:
         self.at = -math.inf
+        self.waited = 0
         self._route = route
         self._limits = options.limits
         self._lanes = dict(options.lanes)
@@ -99,7 +100,7 @@ class Asking:
         told, self._told_limits = self._told_limits, [0.0, 0.0, 0.0, 0.0]
         waiting = len(queue) - covered
         self._told_short = waiting > 0 or (self._limits.slots > 0 and purse.slots_used + len(queue) > purse.slots)
-        self.at = now
+        self.at, self.waited = now, len(queue)
         return Want(
             route=self._route,
             limits=self._limits,

@@ -23,6 +23,8 @@ from tollway.llm.capacity.purse import Purse
 _TIMER_MIN_S = 0.001
 _EMPTIED_EVERY_S = 1.0
 _PAUSE_MAX_S = 60.0
+_GROWN = 2
+"""A share given when far fewer calls waited says nothing of these: a process just started holds next to nothing."""
 
 
 class Limiter:
@@ -108,7 +110,8 @@ class Limiter:
                 return max(0.0, purse.paused_until - now)
         waiting = self._demand.waiting()
         ahead = (waiting[0] + charge[0], waiting[1] + charge[1], waiting[2] + charge[2], waiting[3] + charge[3])
-        return purse.predicted_s(ahead, len(self._queue) + 1, now)
+        news = len(self._queue) > _GROWN * self._asking.waited
+        return purse.predicted_s(ahead, len(self._queue) + 1, now, whole=news)
 
     @property
     def headroom(self) -> float:

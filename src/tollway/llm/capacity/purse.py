@@ -78,9 +78,14 @@ class Purse:
         """Whether another slice of the day is needed for this call."""
         return bool(self._limits.day_tokens) and not self._day_has(charge, today)
 
-    def predicted_s(self, ahead: Vector, calls: int, now: float) -> float:
-        """Seconds until all of `ahead`, `calls` in number, will have been sent at the present rates."""
+    def predicted_s(self, ahead: Vector, calls: int, now: float, *, whole: bool = False) -> float:
+        """Seconds until all of `ahead`, `calls` in number, will have been sent at the present rates.
+
+        With `whole`, at those of the whole limit: the least that it can take.
+        """
         rates = self.bucket.rates if any(self.bucket.rates) and self.bucket.lasts(now) else self.share
+        if whole:
+            rates = self._limits.rates
         longest = max(0.0, self.paused_until - now)
         missing = zip(ahead, self.bucket.promised(), rates, self._limits.rates, strict=True)
         for wanted, have, rate, limit in missing:

@@ -1,4 +1,4 @@
-"""More work than three routes can take: tenants, agents and clients of the limits scenario, and its providers' limits."""
+"""More work than three routes can take: tenants, agents and clients of the limits scenario, its providers' limits."""
 
 import asyncio
 from dataclasses import dataclass

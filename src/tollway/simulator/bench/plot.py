@@ -7,6 +7,7 @@ from math import ceil
 
 WIDTH, HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 52, 40
+_STYLE = 'font-family="sans-serif" font-size="12" fill="#374151"'
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea")
 _X_STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300)
 _X_TICKS_MAX = 12
@@ -32,8 +33,7 @@ def svg(title: str, lines: Sequence[Line], marks: Sequence[Mark] = (), share_max
     """Shares over seconds, with a legend and marks."""
     last_s = max((point[0] for line in lines for point in line.points), default=1.0)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="12" fill="#374151">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {_STYLE}>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         _text(_LEFT, 18, title, weight="bold"),
         *_grid(last_s, share_max),

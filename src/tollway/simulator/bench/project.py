@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 ONE_CALL, TEN_CALLS = "bench_one_call", "bench_ten_calls"
-_LATENCY_MAX_S = 240
+_LATENCY_MAX_S = 120
 
 AGENTS = f'''"""The agents the benchmark runs."""
 

@@ -180,9 +180,30 @@ def test_the_wait_is_predicted() -> None:
         assert town.limiter.wait_s(COST) == pytest.approx(1.0)
         callers = [town.take() for _ in range(4)]
         await asyncio.sleep(0)
+        town.grant(rates=(1.0, 1000.0, 0.0, 0.0), spare=0.4, ttl_s=100.0)
         assert town.limiter.wait_s(COST) == pytest.approx(5.0)
         assert town.limiter.headroom == 0
         await asyncio.gather(*callers)
+
+    alone(story)
+
+
+def test_a_share_from_before_the_crowd_is_no_forecast() -> None:
+    """A process that held next to nothing does not send a sudden crowd away: once it is told of, its share decides."""
+
+    async def story(town: Alone) -> None:
+        little = {"rates": (0.1, 100.0, 0.0, 0.0), "ttl_s": 100.0}
+        first = town.take()
+        await asyncio.sleep(0)
+        town.grant(**little)
+        crowd = [town.take() for _ in range(9)]
+        await asyncio.sleep(0)
+        assert town.limiter.wait_s(COST) == pytest.approx(11.0)
+        town.grant(**little)
+        assert town.limiter.wait_s(COST) == pytest.approx(110.0)
+        for caller in (first, *crowd):
+            caller.cancel()
+        await asyncio.gather(first, *crowd, return_exceptions=True)
 
     alone(story)
 
