@@ -49,6 +49,7 @@ SIM_MODELS: dict[str, dict[str, Any]] = {
     "slow": {"latency_s": 60.0},
     "brief": {"latency_s": 0.3},
     "drip": {"latency_s": 0.0, "tokens_per_s": 40.0, "output_tokens": 400},
+    "halting": {"latency_s": 0.0, "tokens_per_s": 100.0, "output_tokens": 20},
     "cut": {"latency_s": 0.0, "tokens_per_s": 2000.0, "output_tokens": 400, "fault_rates": {"cut": 1.0}},
     "broken": {"latency_s": 0.0, "fault_rates": {"status_500": 1.0}},
 }

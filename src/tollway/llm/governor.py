@@ -126,7 +126,9 @@ class Governor:
         return hop.done(result)
 
     async def _open(self, hop: Hop) -> GovernedStream:
-        stream = GovernedStream(hop, self._kit.gateway.stream(hop.plan, str(hop.call_id), hop.timeout_s))
+        with hop.accounted():
+            call = self._kit.gateway.stream(hop.plan, str(hop.call_id), hop.timeout_s)
+        stream = GovernedStream(hop, call)
         await stream.open()
         return stream
 

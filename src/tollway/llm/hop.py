@@ -154,6 +154,8 @@ class Hop:
         self._books.fail(self.plan, self.call_id, None)
 
     def _failed(self, error: LlmError) -> None:
+        if self._over:  # a stream that was closed while somebody still read it
+            return
         self._over = True
         way, hold, now = self._placed.way, self._placed.hold, self._kit.clock.monotonic()
         if error.status == 429 or (error.status is None and not error.billed):

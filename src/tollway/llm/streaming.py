@@ -73,12 +73,25 @@ class GovernedStream:
         return chunk
 
     async def aclose(self) -> None:
-        """End the call now: what came so far is its answer. May be called at any time, and twice."""
+        """End the call now: what came so far is its answer. May be called at any time, and twice.
+
+        Raises LlmError where the vendor's last words, not read yet, were a failure.
+        """
         if self._over:
             return
         self._over = True
-        await self._stream.aclose()
+        with self._hop.accounted():
+            await self._stream.aclose()
+            await self._stream.read()  # nothing comes any more, but for that failure
         self._result = self._hop.done(self._stream.result)
+
+    async def cut(self) -> None:
+        """End the call now; what came so far is no answer, and may be billed. May be called at any time, and twice."""
+        if self._over:
+            return
+        self._over = True
+        self._hop.cut()
+        await self._stream.aclose()
 
     async def _read(self) -> tuple[bytes, list[Delta]] | None:
         try:

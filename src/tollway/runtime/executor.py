@@ -69,10 +69,11 @@ class Execution:
         await self._watch(self._task, timeout_s)
         if self._services.wire is not None:
             self._services.wire.close(self.journal)
-        await self._close_streams()
-        task, self._task = self._task, None
+        outcome = self._told_to_stop() or self._verdict(self._task)
+        await self._close_streams(comes_back=self.journal.hands_off or isinstance(outcome, RetryAt))
+        self._task = None
         self.journal.on_park = None  # or the two would keep each other alive until the collector looks
-        return self._told_to_stop() or self._verdict(task)
+        return self._told_to_stop() or outcome
 
     def stop(self, outcome: Outcome) -> None:
         """End the attempt with this outcome: cancelled, parked, handed back, or given up as lost."""
@@ -177,10 +178,11 @@ class Execution:
         backoff_s = retry_delay_s(self.claim.errors, self._services.random())
         return RetryAt(backoff_s if delay_s is None else max(delay_s, 0.0), code, message)
 
-    async def _close_streams(self) -> None:
+    async def _close_streams(self, *, comes_back: bool) -> None:
+        """What came of an open stream is its answer, but not in a run that comes back: half a text is none there."""
         for stream in list(self.journal.open_streams):
             with suppress(Exception):
-                await stream.aclose()
+                await (stream.cut() if comes_back else stream.aclose())
 
 
 def _shorten(text: str) -> str:

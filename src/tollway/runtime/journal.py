@@ -67,6 +67,9 @@ class Closable(Protocol):
     async def aclose(self) -> None:
         """Close it, recording what it has."""
 
+    async def cut(self) -> None:
+        """Close it, recording no answer: the run comes back, and is to have the whole one."""
+
 
 class JournalWriter:
     """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""

@@ -226,9 +226,10 @@ class ReplyStream:
         return text
 
     async def aclose(self) -> None:
-        """Stop listening: what came so far is recorded as the answer."""
+        """Stop listening: what came so far is recorded as the answer. One that failed, or never began, has none."""
         await self._source.aclose()
-        self.reply = reply_from(self._source.recorded, None)
+        if self._source.ended:
+            self.reply = reply_from(self._source.recorded, None)
 
 
 def reply_from(recorded: Recorded, parsed: Any) -> Reply:

@@ -131,6 +131,11 @@ class StreamedStep:
         self._stream: GovernedStream | None = None
 
     @property
+    def ended(self) -> bool:
+        """Whether there is an answer."""
+        return self._books.recorded is not None
+
+    @property
     def recorded(self) -> Recorded:
         """The whole answer; only after the last piece."""
         if self._books.recorded is None:
@@ -154,6 +159,12 @@ class StreamedStep:
         """Close the connection, and record the text so far."""
         if self._stream is not None and self._books.recorded is None:
             await self._stream.aclose()
+            self._forget()
+
+    async def cut(self) -> None:
+        """Close the connection, and record no answer."""
+        if self._stream is not None and self._books.recorded is None:
+            await self._stream.cut()
             self._forget()
 
     async def _advance(self, stream: GovernedStream) -> str:

@@ -107,3 +107,61 @@ async def test_a_cut_stream_fails_the_step(agents: Registry, make_crew, admin: a
     assert await steps_of(admin, run_id) == [("1", "stream", "failed")]
     entry = await admin.fetchrow("select l.kind, l.nano = s.reserved_nano from ledger l, step s")
     assert tuple(entry) == ("unknown", True)
+
+
+@pytest.mark.parametrize("how", ["handed back", "raises"])
+async def test_half_a_stream_is_no_answer_in_a_run_that_comes_back(
+    how: str, agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection
+) -> None:
+    """An attempt cut between two pieces leaves no answer: the next one streams the whole, and both are paid (P2)."""
+    seen = Streams()
+
+    @tollway.agent
+    async def talker(run: tollway.Run) -> str:
+        pieces: list[str] = []
+        seen.pieces.append(pieces)
+        stream = run.stream("hello", tier="halting")
+        async for piece in stream:
+            pieces.append(piece)
+            if len(seen.pieces) == 1:
+                if how == "raises":
+                    raise tollway.Retry(0.0)
+                seen.half.set()
+                await seen.open.wait()
+        assert stream.reply is not None
+        return stream.reply.text
+
+    async with make_crew() as first:
+        run_id = await first.submit("talker")
+        if how == "handed back":
+            await seen.half.wait()
+            await first.worker.stop(grace_s=0)
+        else:
+            await until_true(lambda: admin.fetchval("select state <> 'intent' from step"))
+    async with make_crew():
+        await admin.execute("update queue set gate = null where gate = 'time'")
+        row = await ended(admin, run_id)
+    half, whole = seen.pieces
+    assert (row["state"], json.loads(row["output"])) == ("succeeded", "".join(whole))
+    assert len(whole) > len(half)
+    assert await ledger_of(admin, run_id) == ["unknown", "settle"]
+
+
+async def test_closing_a_stream_that_failed_hides_nothing(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """A stream closed in a `finally`, or before it began, raises nothing of its own: the run ends for what broke it."""
+
+    @tollway.agent(max_attempts=1)
+    async def tidy(run: tollway.Run) -> None:
+        await run.stream("never", tier="fast").aclose()
+        stream = run.stream("hello", tier="cut")
+        try:
+            async for _ in stream:
+                pass
+        finally:
+            await stream.aclose()
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("tidy"))
+    assert (row["state"], row["error_code"]) in [("dead", "connection"), ("dead", "bad_response")]
