@@ -43,11 +43,32 @@ model = "sim-fast"
 input_usd_per_mtok = 0.15
 output_usd_per_mtok = 0.60
 """
+_SECOND = """
+[providers.second]
+kind = "openai"
+base_url = "http://127.0.0.1:{port}/v1"
+
+[[routes]]
+name = "second-fast"
+tier = "fast"
+provider = "second"
+model = "sim-fast"
+priority = 2
+
+[prices."second/sim-fast"]
+input_usd_per_mtok = 0.15
+output_usd_per_mtok = 0.60
+"""
+HANG_S = 0.5
+"""So long a provider hangs before it dies: every call that it answers is in its ledger by then."""
 
 
 @dataclass(slots=True)
 class Stack:
-    """A running `tollway up` and its provider. `began` is the least id of a run of this test."""
+    """A running `tollway up` and its providers by port. `began` is the least id of a run of this test.
+
+    `dead_calls` are the rows of providers that are no more.
+    """
 
     folder: Path
     data_dir: Path
@@ -55,6 +76,8 @@ class Stack:
     sim_port: int
     workers: int
     up: subprocess.Popen[bytes]
+    providers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    dead_calls: list[dict[str, Any]] = field(default_factory=list)
     began: UUID = field(default_factory=lambda: floor_at(time.time()))
 
     # what it is made of
@@ -147,11 +170,31 @@ class Stack:
 
         await self.until("all runs have ended", at_rest, within_s)
 
+    async def calls(self, port: int | None = None) -> list[dict[str, Any]]:
+        """The rows of a provider's ledger, the first one's if none is named."""
+        calls: list[dict[str, Any]] = []
+        path = "/sim/ledger?after={}&limit=5000"
+        while page := (await ask(port or self.sim_port, "GET", path.format(len(calls)))).body["rows"]:
+            calls += page
+        return calls
+
+    async def provider_dies(self) -> None:
+        """The first provider answers nothing new any more, and is killed with the calls that wait for it.
+
+        What it has billed is known to the last call: without the pause, some would be in a ledger that is gone.
+        """
+        await ask(self.sim_port, "POST", "/sim/config", {"latency_s": 60})
+        await asyncio.sleep(HANG_S)
+        self.dead_calls += await self.calls()
+        provider = self.providers.pop(self.sim_port)
+        provider.kill()
+        provider.wait()
+
     async def history(self) -> History:
         """What is left of this test's runs."""
-        calls: list[dict[str, Any]] = []
-        while page := (await ask(self.sim_port, "GET", f"/sim/ledger?after={len(calls)}&limit=5000")).body["rows"]:
-            calls += page
+        calls = [*self.dead_calls]
+        for port in self.providers:
+            calls += await self.calls(port)
         async with self.record() as record:
             return await read_history(record, calls, self.folder / "executions", self.began)
 
@@ -181,26 +224,38 @@ class Stack:
 
 @asynccontextmanager
 async def running(
-    folder: Path, data_dir: Path, workers: int = 1, latency_s: float = 0.05, **settings: float
+    folder: Path,
+    data_dir: Path,
+    workers: int = 1,
+    latency_s: float = 0.05,
+    *,
+    second: bool = False,
+    **settings: float,
 ) -> AsyncIterator[Stack]:
-    """Everything started and ready, and gone afterwards. `settings` are keys of [worker]."""
-    sim_port = free_port()
-    sim = _spawn(["provider-sim", "--port", str(sim_port)], folder, "sim.log")
+    """Everything started and ready, and gone afterwards. `settings` are keys of [worker].
+
+    With `second`, another provider serves the tier when the first cannot.
+    """
+    ports = [free_port() for _ in range(2 if second else 1)]
+    sims = {port: _spawn(["provider-sim", "--port", str(port)], folder, f"sim{port}.log") for port in ports}
     config = folder / "tollway.toml"
     worker = "\n".join(f"{key} = {value}" for key, value in settings.items())
-    config.write_text(_CONFIG.format(worker=worker, sim_port=sim_port))
+    config.write_text(_CONFIG.format(worker=worker, sim_port=ports[0]) + (_SECOND.format(port=ports[-1]) * second))
     stack: Stack | None = None
     try:
-        stack = start(folder, data_dir, sim_port, workers)
-        await stack.until("the provider listens", lambda: ask(sim_port, "GET", "/sim/config"))
-        await ask(sim_port, "POST", "/sim/config", {"latency_s": latency_s, "output_tokens": 5})
+        stack = start(folder, data_dir, ports[0], workers)
+        stack.providers = sims
+        for port in ports:
+            await stack.until("the provider listens", lambda port=port: ask(port, "GET", "/sim/config"))
+            await ask(port, "POST", "/sim/config", {"latency_s": latency_s, "output_tokens": 5})
         await stack.until_ready()
         yield stack
     finally:
         if stack is not None:
             await _end(stack)
-        sim.kill()
-        sim.wait()
+        for sim in sims.values():
+            sim.kill()
+            sim.wait()
 
 
 def start(folder: Path, data_dir: Path, sim_port: int, workers: int) -> Stack:
