@@ -8,6 +8,7 @@
 What no route can serve in time raises an LlmError whose `parks` is set: a run gives up its slot until `retry_after_s`.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -212,7 +213,7 @@ class Placer:
             raise self._shut(errand, search)
         patience_s = min(errand.deadline - self._clock.monotonic(), self._options.park_after_s)
         wait_s, number, way = min(search.waits, key=lambda one: one[:2])
-        if wait_s > patience_s:
+        if patience_s < wait_s < math.inf:  # infinite: the day's tokens are spent; the limiter says until when
             raise _no_capacity(errand, self._away_s(wait_s))
         return number, way, patience_s
 

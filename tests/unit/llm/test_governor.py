@@ -8,8 +8,14 @@ import pytest
 
 from governor_kit import ASK, CALLER, MemoryBooks, SetBreaker, SetLimiter, governed, guards, route
 from tollway.config import Llm, Tier
+from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
+from tollway.hotstate.capacity import DayGrant, Grant, Limits
+from tollway.hotstate.handouts import DAY_S
+from tollway.ingress.wire.faults import fault_of
 from tollway.llm.books import Terms
+from tollway.llm.capacity.asking import LimiterOptions
+from tollway.llm.capacity.limiter import Limiter
 
 BROKEN = {"fault_rates": {"status_500": 1.0}}
 
@@ -99,6 +105,21 @@ async def test_too_long_a_wait_parks() -> None:
         stand = guards({"a": SetLimiter(free=False, wait=wait_s, comes=wait_s > 1)})
         error = await failing(route("a"), guarded=stand, llm=Llm(park_after_s=10))
         assert (error.code, error.parks, error.retry_after_s) == ("no_capacity", True, away_s)
+
+
+async def test_a_spent_day_says_when_the_next_begins() -> None:
+    """When a route's tokens of the day are spent the wait that is told is finite, and a header can carry it (P11)."""
+    clock = AnchoredClock()
+    limiter = Limiter("a", LimiterOptions(Limits(day_tokens=1000), "max_tokens", {}), clock, lambda: None)
+    now, today = clock.monotonic(), int(clock.now() // DAY_S)
+    limiter.granted(limiter.want(now), Grant(day=DayGrant(today, 0.0, 0.0)), now, 0.5)
+    error = await failing(route("a"), guarded=guards({"a": limiter}))
+    assert (error.code, error.parks) == ("no_capacity", True)
+    assert error.retry_after_s is not None
+    assert 0 < error.retry_after_s <= DAY_S
+    told = fault_of(error, "openai.chat")
+    assert told is not None
+    assert int(dict(told[1])[b"retry-after"]) <= DAY_S
 
 
 async def test_a_429_goes_to_the_limiter_and_the_next_route() -> None:

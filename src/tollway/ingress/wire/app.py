@@ -81,9 +81,9 @@ class WireApp:
         if not isinstance(answer, Streamed):
             await _send(send, answer)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
-        async with aclosing(answer.chunks) as chunks:
-            async for chunk in chunks:
+        async with aclosing(answer):
+            await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
+            async for chunk in answer.chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

@@ -84,13 +84,22 @@ class Order:
 
 
 class Streamed:
-    """A streamed answer about to be given: its headers, then its chunks. `chunks` is closed by who leaves early."""
+    """A streamed answer about to be given: its headers, then its chunks. Always close it, begun or not."""
 
-    __slots__ = ("chunks", "headers")
+    __slots__ = ("_stream", "chunks", "headers")
 
-    def __init__(self, headers: Headers, chunks: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, headers: Headers, chunks: AsyncGenerator[bytes, None], stream: GovernedStream | None = None
+    ) -> None:
         self.headers = headers
         self.chunks = chunks
+        self._stream = stream
+
+    async def aclose(self) -> None:
+        """End it, and the call upstream with it; chunks that nobody began to read would not."""
+        await self.chunks.aclose()
+        if self._stream is not None:
+            await self._stream.aclose()
 
 
 class Door:
@@ -147,7 +156,7 @@ class Door:
         self._count(order.form, 200)
         headers: Headers = [(b"content-type", EVENTS_TYPE), (b"cache-control", b"no-store")]
         headers += [(b"x-accel-buffering", b"no"), *self._headers(order, stream.plan.route, None)]
-        return Streamed(headers, self._chunks(order, stream))
+        return Streamed(headers, self._chunks(order, stream), stream)
 
     def models(self, head: WireHead, name: str | None) -> Reply:
         """The list of tiers and models, or one of them."""

@@ -1,6 +1,8 @@
 """Refusals and failures as the wire tells them: the status that makes SDKs raise the right error, and when to ask
 again."""
 
+from http import HTTPStatus
+
 from tollway.domain.errors import DatabaseUnavailable, Fenced, LlmError, Problem
 from tollway.ingress.problems import Headers, draining, retry_headers, unavailable
 from tollway.llm.providers.inbound import Fault
@@ -25,6 +27,9 @@ _STATUS = {
 }
 _OUR_FAULT = frozenset((401, 403, 404, 407))
 _NOT_IMPLEMENTED = 501
+_PASSED_ON = frozenset(status.value for status in HTTPStatus if 400 <= status < 500) - _OUR_FAULT
+"""What a vendor's refusal may be told as; some answer with numbers of their own, such as 499."""
+
 _INPUTS = {"openai.responses": {"messages": "input"}, "openai.embeddings": {"messages": "input"}}
 _RETRY_S = 1.0
 
@@ -53,13 +58,8 @@ def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
     status = _STATUS.get(error.code, 500)
     if error.code == "refused":
         said = error.status or 400
-        status = (
-            said
-            if 400 <= said < 500 and said not in _OUR_FAULT
-            else 400
-            if said < 400 or said == _NOT_IMPLEMENTED
-            else 502
-        )
+        at_fault = said in _OUR_FAULT or (said >= 500 and said != _NOT_IMPLEMENTED)
+        status = said if said in _PASSED_ON else 502 if at_fault else 400
     param = error.field
     if param is not None:
         param = _INPUTS.get(form, {}).get(param, param)

@@ -126,6 +126,10 @@ class WireProtocol(HttpToolsProtocol):
         except asyncio.CancelledError:  # the client is gone, or the process may wait no longer
             cycle.keep_alive = False
             reply = door.refusal(cut_off(), order.form, order.account)
+        except BaseException:
+            cycle.response_complete = True
+            self.transport.close()
+            raise
         self.whole(cycle, reply)
 
     async def _stream(self, cycle: WireCycle, door: Door, order: Order) -> None:
@@ -135,9 +139,9 @@ class WireProtocol(HttpToolsProtocol):
                 self.whole(cycle, answer)
                 return
             headers = [*answer.headers, (b"transfer-encoding", b"chunked")]
-            self.transport.write(self._headed(cycle, HTTPStatus.OK, headers))
-            async with aclosing(answer.chunks) as chunks:
-                async for chunk in chunks:
+            async with aclosing(answer):
+                self.transport.write(self._headed(cycle, HTTPStatus.OK, headers))
+                async for chunk in answer.chunks:
                     if chunk:
                         self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                     if self.flow.write_paused:
