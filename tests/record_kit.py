@@ -156,7 +156,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     assert await record.write([intent]) == [True]
     assert len(await record.steps([held[0].run_id])) == 1
     held[0] = replace(held[0], next_seq=intent.next_seq)
-    back = Leaving(held[1].run_id, held[1].fence, held[1].next_seq, told.at, 1, "retried", None)
+    back = Leaving(held[1].run_id, held[1].fence, held[1].next_seq, 0.0, 1, "retried", None)
     assert await record.complete([success(held[0])]) == [True]
     assert await record.requeue([back]) == [True]
     keeper = Upkeep(database, await register_process(database, "keeper", 12.0))

@@ -58,7 +58,12 @@ class Server:
             self.submitted.append(time.time())
             return answer(202, {"id": f"0190aaaa-0000-7000-8000-{len(self.submitted) - 1:012d}", "state": "queued"})
         began = self.submitted[int(path[-12:])]
-        run: dict[str, Any] = {"id": path[-36:], "state": "running", "created_at": _time(began)}
+        run: dict[str, Any] = {
+            "id": path[-36:],
+            "state": "running",
+            "created_at": _time(began),
+            "usage": {"llm_calls": 1},
+        }
         if time.time() >= began + self._run_s:
             run |= {"state": self.final, "ended_at": _time(began + self._run_s)}
         return answer(200, run)

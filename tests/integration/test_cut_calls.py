@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -102,8 +101,7 @@ async def test_a_return_that_waits_for_a_cancel_request_does_not_wait_for_its_ti
 ) -> None:
     """P1: a run given back for later, while somebody asks to cancel it, is runnable at once, so that it ends soon."""
     held, worker = await claim_one(database)
-    later = fact("retried").at + timedelta(hours=1)
-    back = Leaving(held.run_id, held.fence, held.next_seq, later, 1, "retried", '{"reason":"error"}')
+    back = Leaving(held.run_id, held.fence, held.next_seq, 3600.0, 1, "retried", '{"reason":"error"}')
     requeue = JournalRecord(database, worker).requeue([back])
     assert await while_asked_to_cancel(database_url, admin, held.run_id, requeue) == [True]
     row = await admin.fetchrow("select state, gate, errors, cancelled_by from queue where run_id = $1", held.run_id)

@@ -108,12 +108,12 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leaving(msgspec.Struct, frozen=True, gc=False):
-    """A run given back to the queue: `due` None for at once, `errors` 1 when the attempt ended in an error."""
+    """A run given back to the queue, for `delay_s` or, None, at once; `errors` 1 when the attempt ended in an error."""
 
     run_id: UUID
     fence: int
     seq: int
-    due: datetime | None
+    delay_s: float | None
     errors: int
     type: str
     data: str | None
@@ -190,7 +190,7 @@ class JournalRecord:
             [leaving.run_id for leaving in leavings],
             [leaving.fence for leaving in leavings],
             [leaving.seq for leaving in leavings],
-            [leaving.due for leaving in leavings],
+            [leaving.delay_s for leaving in leavings],
             [leaving.errors for leaving in leavings],
             [leaving.type for leaving in leavings],
             [leaving.data for leaving in leavings],

@@ -1,7 +1,5 @@
 """Writes how an attempt ended: the run's end with its last event, or its return to the queue."""
 
-from datetime import timedelta
-
 import msgspec
 
 from tollway.domain.errors import Fenced
@@ -50,12 +48,10 @@ async def _write(execution: Execution, outcome: Outcome) -> None:
         case Cancelled(actor_kind, actor_id):
             await journal.end(journal.fact("cancelled", attempt, actor_kind, actor_id), _end("cancelled"))
         case RetryAt(delay_s, code, message):
-            due = journal.moment() + timedelta(seconds=delay_s)
             data = _why(code, message, reason="error", delay_s=round(delay_s, 3))
-            await journal.leave("retried", data, due, errors=1)
+            await journal.leave("retried", data, delay_s, errors=1)
         case Parked(delay_s, code, message):
-            due = journal.moment() + timedelta(seconds=delay_s)
-            await journal.leave("parked", _why(code, message, delay_s=round(delay_s, 3)), due, errors=0)
+            await journal.leave("parked", _why(code, message, delay_s=round(delay_s, 3)), delay_s, errors=0)
         case HandedBack():
             await journal.leave("handed_back", attempt, None, errors=0)
         case Abandoned():

@@ -279,14 +279,14 @@ class RunJournal:
         write.facts.append(final)
         await self._writer.endings.put(Ending(write=write, ended_at=final.at, degraded=tuple(self.degraded), **ending))
 
-    async def leave(self, kind: str, data: str | None, due: datetime | None, errors: int) -> None:
+    async def leave(self, kind: str, data: str | None, delay_s: float | None, errors: int) -> None:
         """Give the run back to the queue. Raises Fenced."""
         await self._flush()
         self._end_open_steps(begun=False)
         await self._flush()
         self._closed = True
         claim = self.claim
-        await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, due, errors, kind, data))
+        await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, delay_s, errors, kind, data))
 
     def fact(self, kind: str, data: str | None, actor_kind: str = "worker", actor_id: str | None = None) -> Fact:
         """An event of now, to be handed to `end`."""

@@ -1,24 +1,27 @@
 -- name: requeue_runs
 -- Gives held runs back to the queue under their fence: after an error (with a delay), parked (with a delay too, and so shown),
 -- or when their worker is stopping.
--- `due` is null for at once, and a run that somebody wants cancelled does not wait; `errors` counts attempts that ended in an
--- error; a run that lost two workers goes on waiting for a process of its own. Returns the runs given back.
+-- `delay_s`, from the moment of its event on, is null for at once, and a run that somebody wants cancelled does not wait; `errors`
+-- counts attempts that ended in an error; a run that lost two workers goes on waiting for a process of its own.
+-- Returns the runs given back.
 with leaving as materialized (
-    select * from unnest($2::uuid[], $3::bigint[], $4::int[], $5::timestamptz[], $6::int[], $7::text[], $8::text[], $9::text[])
-        as l (run_id, fence, seq, due, errors, type, data, actor_kind)
+    select *, clock_timestamp() as at
+    from unnest($2::uuid[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::text[], $8::text[], $9::text[])
+        as l (run_id, fence, seq, delay_s, errors, type, data, actor_kind)
 ), held as (
     update queue q
     set state = case when l.type = 'parked' and q.cancelled_by is null then 3 else 0 end, worker = null,
         next_seq = q.next_seq + 1, errors = q.errors + l.errors,
-        gate = case when q.cancelled_by is not null then null when l.due is not null then 'time' when q.lost >= 2 then 'alone' end,
-        place = case when l.due is null or q.cancelled_by is not null then q.place else (extract(epoch from l.due) * 1000000)::bigint end,
+        gate = case when q.cancelled_by is not null then null when l.delay_s is not null then 'time' when q.lost >= 2 then 'alone' end,
+        place = case when l.delay_s is null or q.cancelled_by is not null then q.place
+            else ((extract(epoch from l.at) + l.delay_s) * 1000000)::bigint end,
         expires_at = r.deadline_at
     from leaving l join run r on r.id = l.run_id and r.id = any ($2)
     where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
     returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
-    select l.run_id, l.seq, l.type, clock_timestamp(), l.actor_kind, $1::text, l.data
+    select l.run_id, l.seq, l.type, l.at, l.actor_kind, $1::text, l.data
     from leaving l join held h on h.run_id = l.run_id
 ), entered as materialized (
     select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
