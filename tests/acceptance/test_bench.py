@@ -11,6 +11,7 @@ import pytest
 
 from tollway.simulator.accounting import snapshot, spent_between
 from tollway.simulator.bench import machine
+from tollway.simulator.bench.scenarios import SCENARIOS
 
 COMMAND = [sys.executable, "-c", "from tollway.cli.bench import bench; bench()"]
 
@@ -45,7 +46,7 @@ def test_help_has_an_example() -> None:
     """The help names the scenarios and shows a command."""
     text = run("--help").stdout
     assert "tollway bench saturated" in text
-    assert "in-flight" in text
+    assert all(name in text for name in SCENARIOS)
 
 
 def test_cpu_of_a_child_that_came_and_went_is_counted() -> None:
@@ -93,7 +94,7 @@ def test_the_machine_is_read_and_left_clean(tmp_path: Path) -> None:
 
 def test_the_generator_ends_with_its_parent() -> None:
     """When stdin closes in mid-job, or the plan is answered by nobody, the generator's process does not linger."""
-    plan = {"port": 1, "api_key": "k", "agent": "a", "texts": ["x"], "clients": 1}
+    plan = {"load": "runs", "port": 1, "api_key": "k", "agent": "a", "texts": ["x"], "clients": 1}
     done = subprocess.run(
         [sys.executable, "-m", "tollway.simulator.bench.generate"],
         input=json.dumps(plan).encode() + b"\n",

@@ -25,6 +25,7 @@ class Server:
         self.submitted: list[float] = []
         self.texts: set[str] = set()
         self.final = "succeeded"
+        self.calls = 1
         self._quirk = quirk or (lambda _verb, _count: b"")
         self._run_s = run_s
         self._counts = {"POST": 0, "GET": 0}
@@ -65,7 +66,7 @@ class Server:
             "usage": {"llm_calls": 1},
         }
         if time.time() >= began + self._run_s:
-            run |= {"state": self.final, "ended_at": _time(began + self._run_s)}
+            run |= {"state": self.final, "ended_at": _time(began + self._run_s), "usage": {"llm_calls": self.calls}}
         return answer(200, run)
 
 
@@ -109,6 +110,19 @@ async def test_a_closed_loop_accounts_for_every_run() -> None:
     assert RUN_S * 1000 - 2 <= result.end_to_end.p50 <= result.seen_final.p99
     assert result.lost == 0
     assert result.backlog <= 8
+
+
+async def test_runs_are_kept_one_by_one_where_asked() -> None:
+    """Each run's times and calls are told, calls summed, runs without one counted; texts as they are, if asked."""
+    server = Server()
+    result = await load(server, keep_runs=True, numbered=False)
+    assert len(result.runs) == result.succeeded == result.calls
+    assert result.without_call == 0
+    assert all(run.calls == 1 and run.ended_s - run.created_s == pytest.approx(RUN_S, abs=0.002) for run in result.runs)
+    assert server.texts == {"one", "two"}
+    server.calls = 0
+    again = await load(server)
+    assert (again.calls, again.without_call, again.runs) == (0, again.succeeded, [])
 
 
 async def test_an_open_loop_keeps_its_pace() -> None:

@@ -4,10 +4,18 @@ import msgspec
 import pytest
 
 from tollway.simulator.accounting import Spent
-from tollway.simulator.bench.harness import Measured
+from tollway.simulator.bench.harness import CallsMeasured, Measured
 from tollway.simulator.bench.machine import Machine
-from tollway.simulator.bench.report import BenchReport, Figure, ScenarioReport, phase, problems
-from tollway.simulator.load import Latency, LoadPlan, LoadResult
+from tollway.simulator.bench.report import (
+    BenchReport,
+    Figure,
+    ScenarioReport,
+    call_phase,
+    call_problems,
+    phase,
+    problems,
+)
+from tollway.simulator.load import CallResult, Latency, LoadPlan, LoadResult, RunSeen
 
 LOAD = LoadResult(
     window_s=10.0,
@@ -111,3 +119,51 @@ def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None
     usual: dict[str, object] = {"port": 1, "api_key": "k", "agent": "a", "texts": ["x"]}
     with pytest.raises(ValueError):
         LoadPlan(**(usual | wrong))  # type: ignore[arg-type]
+
+
+CALLS = CallResult(
+    window_s=10.0,
+    answered_in_window=1000,
+    calls_per_s=100.0,
+    whole=Latency(),
+    first_byte=Latency(),
+    answered=1200,
+    refused={},
+    cut=0,
+    unanswered=0,
+    examples=[],
+)
+
+
+def calls_measured(load: CallResult = CALLS, seen: int = 1200) -> CallsMeasured:
+    """A measurement of single calls without fault, but for what is asked."""
+    return CallsMeasured(load, Spent({"api": 0.3, "postgres backend": 0.05}, 0), 0.02, 0.1, 1.0, seen, MACHINE, MACHINE)
+
+
+def test_cpu_is_divided_by_the_calls_of_the_window() -> None:
+    """0.35 s over 1,000 calls are 0.35 ms a call; provider and generator stand apart."""
+    shown = call_phase("x", calls_measured())
+    assert shown.cpu_ms_per_call_total == 0.35
+    assert shown.cpu_ms_per_call == {"api": 0.3, "postgres backend": 0.05}
+    assert (shown.provider_ms_per_call, shown.generator_ms_per_call, shown.elsewhere_cpus) == (0.1, 0.02, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (calls_measured(msgspec.structs.replace(CALLS, refused={"429": 1})), "refused, by status"),
+        (calls_measured(msgspec.structs.replace(CALLS, cut=1)), "1 calls were cut"),
+        (calls_measured(msgspec.structs.replace(CALLS, answered=0), 0), "no call was answered"),
+        (calls_measured(seen=1201), "the provider saw 1201 calls, 1200 were answered"),
+    ],
+)
+def test_broken_calls_are_problems(broken: CallsMeasured, words: str) -> None:
+    """What a load of calls shows to be wrong is said; a sound one has nothing to say."""
+    assert any(words in problem for problem in call_problems(broken))
+    assert call_problems(calls_measured()) == []
+
+
+def test_single_runs_stay_out_of_the_report() -> None:
+    """They serve the figures; the document would be all of them."""
+    load = msgspec.structs.replace(LOAD, runs=[RunSeen(1.0, 2.0, 1)])
+    assert phase("x", measured(load)).load.runs == []

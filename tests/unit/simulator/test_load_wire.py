@@ -81,6 +81,19 @@ def test_a_run_document_is_read_however_it_is_spaced(style: tuple[str, str]) -> 
     assert wire.epoch_s(wire.run_time(body, b"ended_at")) == 1767323045.678
 
 
+@pytest.mark.parametrize("body", [b'{"usage":{"llm_calls":12}}', b'{"usage" : {"llm_calls" : 12 } }'])
+def test_the_calls_of_a_run_are_read(body: bytes) -> None:
+    """However the document is spaced."""
+    assert wire.run_calls(body) == 12
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"usage":{"llm_calls":null}}', b'{"usage":7}'])
+def test_a_run_without_calls_told_is_no_run_document(body: bytes) -> None:
+    """A document that does not tell them is a bad answer, not a crash."""
+    with pytest.raises(BadAnswer):
+        wire.run_calls(body)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"state":"odd","id":7,"ended_at":null}'])
 def test_a_document_that_is_no_run_is_refused(body: bytes) -> None:
     """Missing, null and unknown values raise BadAnswer."""
