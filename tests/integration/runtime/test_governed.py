@@ -77,6 +77,20 @@ async def test_an_answer_that_does_not_fit_is_repaired_once(
     assert [entry.status for entry in sim.ledger.rows()] == [200, 200]
 
 
+async def test_who_waits_for_the_same_call_of_another_keeps_its_own_time(
+    agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection
+) -> None:
+    """A step's timeout bounds also its wait for an identical call in flight, whose own time is longer."""
+
+    @tollway.agent(max_attempts=1)
+    async def follows(run: tollway.Run) -> None:
+        await run.gather(run.llm("same", tier="slow"), run.llm("same", tier="slow", timeout=0.3))
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("follows"), within_s=10)
+    assert (row["state"], row["error_code"]) == ("dead", "timeout_step")
+
+
 async def test_a_run_without_capacity_parks_and_resumes(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
     """Without capacity a run gives up its slot, says so, loses no attempt, and goes on where it was later on."""
     calls: list[str] = []
