@@ -40,8 +40,7 @@ async def test_a_return_releases_what_never_began_and_leaves_what_did(
     held, worker = await claim_one(database)
     journal = journal_of(database, held, worker)
     begun, written = journal.intend(Step("1", "task", "begun", None), ids.new(), 0, None)
-    await written
-    journal.begin(begun)
+    await journal.begin(begun, written)
     journal.intend(Step("2", "task", "unbegun", None), ids.new(), 0, None)
     await journal.leave("handed_back", None, None, 0)
     rows = await admin.fetch("select name, state from step where run_id = $1 order by n", held.run_id)

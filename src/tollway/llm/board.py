@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from tollway.config import Route
 from tollway.domain.clock import Clock
 from tollway.llm.fallbacks import FallbackWatch
@@ -15,6 +17,30 @@ log = get_logger("llm")
 _LIMITS = ("rpm", "tpm", "tpm_in", "tpm_out", "tpd", "concurrency")
 _LEASED = ("leased", "waiting", "paused_s", "opens_at")
 _WORST_FIRST = ("open", "half_open", "ramping", "closed")
+
+
+class _Limiter(msgspec.Struct):
+    leased: dict[str, float] = {}
+    waiting: int = 0
+
+
+class _Breaker(msgspec.Struct):
+    state: str
+
+
+class _Facts(msgspec.Struct):
+    """The form of what is read of a route's facts."""
+
+    calls: int = 0
+    failed: int = 0
+    throttled: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    fallbacks: int = 0
+    in_flight: int = 0
+    latencies: list[tuple[int, int]] = []
+    limiter: _Limiter | None = None
+    breaker: _Breaker | None = None
 
 
 class RouteBoard:
@@ -71,9 +97,22 @@ class RouteBoard:
 
 
 def shown_routes(routes: Sequence[Route], told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every configured route with what all processes tell of it; `told` are their facts."""
+    """Every configured route with what all processes tell of it; `told` are their facts.
+
+    What another version of the code tells in a form of its own is left out.
+    """
     told = list(told)
-    return [_shown(route, [facts[route.name] for facts in told if route.name in facts]) for route in routes]
+    return [_shown(route, [facts for one in told if (facts := _readable(one, route.name))]) for route in routes]
+
+
+def _readable(told: object, route: str) -> Mapping[str, Any] | None:
+    """What a process tells of a route, if it has the form of ours."""
+    facts = told.get(route) if isinstance(told, Mapping) else None
+    try:
+        msgspec.convert(facts, _Facts)
+    except msgspec.ValidationError:
+        return None
+    return facts
 
 
 def tier_shares(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -90,8 +129,8 @@ def tier_shares(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _shown(route: Route, told: list[Mapping[str, Any]]) -> dict[str, Any]:
     used = joined_facts(told)
-    limiters = [one["limiter"] for one in told if "limiter" in one]
-    breakers = [one["breaker"] for one in told if "breaker" in one]
+    limiters = [one["limiter"] for one in told if one.get("limiter")]
+    breakers = [one["breaker"] for one in told if one.get("breaker") and one["breaker"]["state"] in _WORST_FIRST]
     return {
         "name": route.name,
         "tier": route.tier,

@@ -7,6 +7,7 @@
 A hop is one call on one route, with a call id and money of its own.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -86,7 +87,12 @@ class Governor:
             made = await self._until_served(errand, books, self._call)
             return Kept.of(made)
 
-        found = await cache.through(fingerprint(errand.caller, errand.request), errand.caller, make)
+        key, left_s = fingerprint(errand.caller, errand.request), errand.deadline - self._options.clock.monotonic()
+        try:
+            found = await cache.through(key, errand.caller, make, patience_s=left_s if left_s < math.inf else None)
+        except TimeoutError:
+            message = "the same call, made for another meanwhile, brought no answer in time"
+            raise LlmError("timeout_step", message) from None
         self._kit.metrics.llm_cache.add(found.result)
         if made is not None:
             return made

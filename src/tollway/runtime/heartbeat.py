@@ -1,7 +1,9 @@
 """A worker's heartbeat: in a thread with a connection of its own, so that an agent that blocks the loop costs no lease.
 
-The thread also watches the loop: one that does not turn for a second is named with the agent and its stack, and one
-stuck past `loop_block_max_s` is given up with the whole process, whose runs are then claimed elsewhere.
+What a beat tells is gathered in the loop, for no other thread may look at what lives there; while the loop is blocked,
+the same is told again. The thread also watches the loop: one that does not turn for a second is named with the agent
+and its stack, and one stuck past `loop_block_max_s` is given up with the whole process, whose runs are then claimed
+elsewhere.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,7 @@ log = get_logger("heartbeat")
 
 LOOK_EVERY_S = 0.25
 BLOCKED_AFTER_S = 1.0
+FACTS_PATIENCE_S = 0.25
 EXIT_BLOCKED = 70
 
 
@@ -65,6 +69,7 @@ class Heartbeat:
         self._asked_at = self._turned_at
         self._named = False
         self._on_settings: list[Callable[[int], None]] = []
+        self._told: dict[str, Any] = {}
         self.stopping = False
 
     def on_settings(self, listener: Callable[[int], None]) -> None:
@@ -101,6 +106,7 @@ class Heartbeat:
                     if database is None:
                         database = Database(self._database, clock)
                         await database.start()
+                    await self._gather()
                     async with asyncio.timeout(self._options.heartbeat_s):
                         await self._beat(database)
                 except (DatabaseUnavailable, TimeoutError) as error:
@@ -113,13 +119,30 @@ class Heartbeat:
 
     async def _beat(self, database: Database) -> None:
         try:
-            version = await beat_process(database, self._process_id, 0, self._facts(), stopping=self.stopping)
+            version = await beat_process(database, self._process_id, 0, self._told, stopping=self.stopping)
         except ProcessGone:
             self._stop.set()
             self._loop.call_soon_threadsafe(self._on_gone)
             return
         for listener in self._on_settings:
             self._loop.call_soon_threadsafe(listener, version)
+
+    async def _gather(self) -> None:
+        """Have the loop gather the facts, but do not wait for one that is blocked."""
+        gathered, here = asyncio.Event(), asyncio.get_running_loop()
+
+        def gather() -> None:
+            try:
+                self._told = self._facts()
+            except Exception as error:
+                log.failure("heartbeat.facts", error)
+            with suppress(RuntimeError):  # the thread may have ended meanwhile
+                here.call_soon_threadsafe(gathered.set)
+
+        self._loop.call_soon_threadsafe(gather)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(FACTS_PATIENCE_S, self._options.heartbeat_s / 4)):
+                await gathered.wait()
 
     def _watch_loop(self) -> None:
         """Ask the loop to turn, and see how long ago it last did."""

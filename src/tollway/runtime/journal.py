@@ -49,7 +49,8 @@ class Step(msgspec.Struct, frozen=True):
 class _OpenStep(msgspec.Struct):
     """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed.
 
-    `found` is one of an earlier claim, which nobody works on until the code comes to it again.
+    `found` is one of an earlier claim, which nobody works on until the code comes to it again; `left` is one whose
+    caller was cancelled before the deed, which nobody works on either.
     """
 
     n: int
@@ -59,6 +60,7 @@ class _OpenStep(msgspec.Struct):
     route: str | None
     begun: bool
     found: bool = False
+    left: bool = False
 
 
 class Closable(Protocol):
@@ -217,9 +219,15 @@ class RunJournal:
         )
         return self._kick_with_ack()
 
-    def begin(self, n: int) -> None:
-        """The deed of a durable intent begins: from here on only its outcome can tell what became of it."""
-        self._open_steps[n].begun = True
+    async def begin(self, n: int, durable: "asyncio.Future[bool]") -> None:
+        """Wait until its intent is durable; then the deed begins, and only its outcome can tell what became of it."""
+        step = self._open_steps[n]
+        try:
+            await durable
+        except asyncio.CancelledError:
+            step.left = True
+            raise
+        step.begun = True
 
     async def stand_by(self, error: LlmError) -> None:
         """No capacity for a step: the run parks until there may be some, unless other calls of it are under way.
@@ -227,7 +235,7 @@ class RunJournal:
         Returns after a moment in that case, to be asked again; else never, for the attempt ends.
         """
         wait_s = min(max(error.retry_after_s or 1.0, PARK_MIN_S), PARK_MAX_S)
-        if self.on_park is None or any(not step.found for step in self._open_steps.values()):
+        if self.on_park is None or any(not (step.found or step.left) for step in self._open_steps.values()):
             await asyncio.sleep(min(wait_s, 1.0))
             return
         self.on_park(Parked(wait_s, error.code, str(error)))

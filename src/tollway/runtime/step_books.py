@@ -145,8 +145,7 @@ class StepBooks:
             self._n, durable = journal.intend(self._step, call_id, reserve_nano, route)
         else:
             durable = await journal.intend_again(self._n, self._step, call_id, reserve_nano, route)
-        await durable
-        journal.begin(self._n)
+        await journal.begin(self._n, durable)
 
     def _number(self) -> int:
         assert self._n is not None, "what was not intended has no outcome"

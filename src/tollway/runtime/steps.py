@@ -5,6 +5,7 @@ else               -> the governor: kept answer, or hop after hop, each intended
 no capacity        -> the run parks, and another takes its slot
 """
 
+import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,16 +85,18 @@ class LlmSteps:
             return known
         books = self.books(journal, step, returns)
         caller = caller_of(journal, step.name)
-        repaired = False
+        loop, repaired = asyncio.get_running_loop(), False
+        give_up_at = loop.time() + terms.timeout_s
         while True:
             try:
                 result = await self._governor.complete(request, caller, books, terms)
             except LlmError as error:
                 if error.parks and terms.timeout_s == float("inf"):
                     await journal.stand_by(error)
-                elif error.code == "invalid_answer" and not repaired:
+                elif error.code == "invalid_answer" and not repaired and loop.time() < give_up_at:
                     repaired = True
-                    request, terms = _repairing(request, error), replace(terms, cache=False)
+                    request = _repairing(request, error)
+                    terms = replace(terms, cache=False, timeout_s=give_up_at - loop.time())
                 else:
                     raise
             else:

@@ -77,8 +77,7 @@ class TaskSteps:
             journal.give_up_unknown(step)
             raise StepUnknown(step.path, step.name)
         n, durable = journal.intend(step, self._ids.new(), 0, None)
-        await durable
-        journal.begin(n)
+        await journal.begin(n, durable)
         try:
             result, cached = await self._result(task, place)
         except asyncio.CancelledError:

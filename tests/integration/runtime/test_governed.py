@@ -1,6 +1,7 @@
 """Governed calls in runs: hops in the journal, answers repaired, runs that park."""
 
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,20 @@ async def test_an_answer_that_does_not_fit_is_repaired_once(
     assert [entry.status for entry in sim.ledger.rows()] == [200, 200]
 
 
+async def test_who_waits_for_the_same_call_of_another_keeps_its_own_time(
+    agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection
+) -> None:
+    """A step's timeout bounds also its wait for an identical call in flight, whose own time is longer."""
+
+    @tollway.agent(max_attempts=1)
+    async def follows(run: tollway.Run) -> None:
+        await run.gather(run.llm("same", tier="slow"), run.llm("same", tier="slow", timeout=0.3))
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("follows"), within_s=10)
+    assert (row["state"], row["error_code"]) == ("dead", "timeout_step")
+
+
 async def test_a_run_without_capacity_parks_and_resumes(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
     """Without capacity a run gives up its slot, says so, loses no attempt, and goes on where it was later on."""
     calls: list[str] = []
@@ -127,6 +142,26 @@ async def test_a_parked_run_can_be_cancelled(agents: Registry, make_crew, admin:
         await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
         await cancel_runs(one.database, [run_id], "key-9")
         assert (await ended(admin, run_id))["state"] == "cancelled"
+
+
+async def test_a_run_parks_though_a_step_of_it_was_never_begun(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """A step cancelled between intent and deed is no call under way: it does not keep the run in its slot (P8)."""
+
+    async def breaks() -> None:
+        raise ValueError
+
+    @tollway.agent
+    async def goes_on(run: tollway.Run) -> None:
+        with suppress(ValueError):
+            await run.gather(breaks(), run.task("never", print))
+        await run.llm("hello", tier="fast", cache="off")
+
+    async with make_crew(guarded=guards({"fast": SetLimiter(free=False, wait=900.0)})) as one:
+        run_id = await one.submit("goes_on")
+        await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id), within_s=10)
+        assert await steps_of(admin, run_id) == [("1", "never", "failed")]
 
 
 async def test_a_run_does_not_park_while_its_other_calls_are_under_way(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +20,23 @@ from tollway.runtime import heartbeat as heartbeat_module
 from tollway.runtime.heartbeat import EXIT_BLOCKED, Heartbeat, HeartbeatOptions
 
 
+class Counted(Heartbeat):
+    """A heartbeat that counts."""
+
+    beats = 0
+
+    async def _beat(self, database: Database) -> None:
+        await super()._beat(database)
+        self.beats += 1
+
+
 class Watched:
     """A heartbeat, and what it told."""
 
     def __init__(self, url: str, process_id: int) -> None:
-        self.beats = 0
         self.gone = asyncio.Event()
         self.lags: list[float] = []
-        self.heartbeat = Heartbeat(
+        self.heartbeat = Counted(
             DatabaseOptions(url, connections_max=1),
             process_id,
             HeartbeatOptions(heartbeat_s=0.05, loop_block_max_s=60.0),
@@ -35,9 +45,13 @@ class Watched:
             self.lags.append,
         )
 
+    @property
+    def beats(self) -> int:
+        """How often it beat."""
+        return self.heartbeat.beats
+
     def _facts(self) -> dict[str, Any]:
-        self.beats += 1
-        return {"beats": self.beats}
+        return {"beats": self.beats, "thread": threading.get_ident()}
 
 
 @contextmanager
@@ -76,6 +90,18 @@ async def test_a_beat_tells_the_facts(database: Database, database_url: str) -> 
 
         await until_true(stopping)
         assert min(one.lags) >= 0
+
+
+async def test_facts_are_gathered_in_the_loop(database: Database, database_url: str) -> None:
+    """What the facts look at is changed by the loop alone, so it is read there; facts that fail end no heartbeat."""
+    process_id = await register_process(database, "worker", 12.0)
+    with watched(database_url, process_id) as one:
+        await until(lambda: one.beats >= 2)
+        (row,) = await live_processes(database, "worker")
+        assert row.facts["thread"] == threading.get_ident()
+        one.heartbeat._facts = lambda: {}["nothing"]
+        beats = one.beats
+        await until(lambda: one.beats >= beats + 3)
 
 
 async def test_a_blocked_loop_is_named_and_keeps_its_lease(

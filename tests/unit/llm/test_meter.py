@@ -1,5 +1,7 @@
 """What a route did in the last minute, and how processes' views of it are joined."""
 
+from typing import Any
+
 import pytest
 
 from governor_kit import SetBreaker, SetLimiter, guards, route
@@ -49,6 +51,32 @@ def test_every_route_is_shown() -> None:
     assert (first["limits"], first["waiting"], first["in_flight"]) == ({"rpm": 600}, 1, 1)
     assert (first["breaker"]["state"], first["leased"]) == ("open", {"requests": 30.0})
     assert (second["used"]["requests"], second["breaker"]["state"], second["processes"]) == (0, "closed", 0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        ["a"],
+        "a",
+        {"a": None},
+        {"a": 7},
+        {"a": {"calls": None}},
+        {"a": {"calls": "many"}},
+        {"a": {"latencies": [1, 2]}},
+        {"a": {"latencies": [[1, 2, 3]]}},
+        {"a": {"limiter": {"leased": {"requests": "30"}}}},
+        {"a": {"limiter": {"waiting": None}}},
+        {"a": {"breaker": {"since": 1.0}}},
+        {"a": {"breaker": {"state": "ajar"}}},
+        {"a": {"breaker": None, "limiter": None, "novel": [1]}},
+    ],
+)
+def test_what_another_version_tells_breaks_nothing(told: Any) -> None:
+    """Facts in another form than ours are left out; those of the other processes are shown all the same."""
+    ours = {"a": {"calls": 3, "in_flight": 1, "latencies": [[4, 3]]}}
+    (shown,) = shown_routes([route("a")], [told, ours])
+    assert (shown["used"]["requests"], shown["in_flight"], shown["breaker"]) == (3, 1, {"state": "closed"})
 
 
 def test_lasting_fallback_is_an_alert_once() -> None:

@@ -6,6 +6,7 @@ keep   ─▶ into memory now, into the shared tier behind      through ─▶ a
 A semantic cache would stand behind the same verbs, asked after `find` and before the making.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ import msgspec
 from tollway.domain.clock import Clock
 from tollway.domain.llm import Caller
 from tollway.hotstate.answers import Answer
-from tollway.llm.cache.flights import Flights
+from tollway.llm.cache.flights import Flight, Flights
 from tollway.llm.cache.memory import Memory
 from tollway.llm.cache.shared import SharedAnswers
 
@@ -89,13 +90,21 @@ class ExactCache(Generic[Value]):
         self._shared.keep(Answer(key, caller.tenant, caller.version, held, expires_at))
 
     async def through(
-        self, key: bytes, caller: Caller, make: Callable[[], Awaitable[Value]], ttl_s: float | None = None
+        self,
+        key: bytes,
+        caller: Caller,
+        make: Callable[[], Awaitable[Value]],
+        ttl_s: float | None = None,
+        patience_s: float | None = None,
     ) -> Found[Value]:
-        """The answer from wherever it is, else made, once for all who ask meanwhile. Raises what `make` does."""
+        """The answer from wherever it is, else made, once for all who ask meanwhile. Raises what `make` does.
+
+        Another's making is waited for at most `patience_s`, if that is given; then TimeoutError is raised.
+        """
         value = self.peek(key)
         if value is not None:
             return Found(value, HIT)
-        with await self.flights.board(key) as flight:
+        with await self._board(key, patience_s) as flight:
             if flight.answer is not None:
                 return Found(flight.answer, FLIGHT)
             value, result = await self.find(key), SHARED_HIT
@@ -104,6 +113,12 @@ class ExactCache(Generic[Value]):
                 self.keep(key, caller, value, ttl_s)
             flight.land(value)
             return Found(value, result)
+
+    async def _board(self, key: bytes, patience_s: float | None) -> Flight[Value]:
+        if patience_s is None:
+            return await self.flights.board(key)
+        async with asyncio.timeout(patience_s):
+            return await self.flights.board(key)
 
     def _read(self, key: bytes, held: bytes) -> Value | None:
         """What was kept; None for what another version wrote and this one cannot read."""
