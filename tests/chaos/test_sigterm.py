@@ -21,7 +21,7 @@ async def test_sigterm_under_load_loses_and_leaves_nothing(up: Start) -> None:
         assert await stack.stop() == 0
         assert not [pid for pid in processes if alive(pid)]
         again = start(stack.folder, stack.data_dir, stack.sim_port, stack.workers)
-        again.began = stack.began
+        again.began, again.providers = stack.began, stack.providers
         try:
             await again.until_ready()
             await again.history_without_faults(accepted)
