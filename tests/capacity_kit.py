@@ -101,6 +101,7 @@ class MemoryStore:
         self.known: set[str] = set()
         self.exchanges = 0
         self.reachable = True
+        self.broken: Exception | None = None
 
     def lose(self) -> None:
         """A crash: the leases are gone."""
@@ -112,6 +113,8 @@ class MemoryStore:
         await asyncio.sleep(self._town.random.uniform(0.001, 0.004))
         if not self.reachable:
             raise DatabaseUnavailable("cut off")
+        if self.broken is not None:
+            raise self.broken
         self.exchanges += 1
         now = self._town.clock.now()
         grants = []

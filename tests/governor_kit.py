@@ -140,6 +140,12 @@ class SetBreaker:
     def sent(self, ticket: object, now: float) -> None:
         """Time begins, which is nothing here."""
 
+    def rest(self, ticket: object, now: float) -> None:
+        """Time stands still, which is nothing here."""
+
+    def go_on(self, ticket: object, now: float) -> None:
+        """Time goes on."""
+
     def end(self, ticket: object, now: float, ok: bool, output_tokens: int | None) -> None:
         """Note it."""
         self.ends.append(ok)

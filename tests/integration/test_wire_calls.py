@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 
+from governor_kit import ASK, CALLER, route
 from record_kit import clock, ids
 from runtime_kit import until_true
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.llm import Usage
+from tollway.ingress.wire.accounts import LedgerAccount, WireLedger
+from tollway.llm.calls import Plan, Served
+from tollway.record import wire_calls
 from tollway.record.database import Database
 from tollway.record.processes import leave_process, register_process
 from tollway.record.upkeep import Upkeep
-from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
+from tollway.record.wire_calls import DRAIN_S, WireCall, WireCalls, WireEntry
+from tollway.spend.prices import ModelPrice, Rates
 
 USAGE = Usage(10, 20, cached_tokens=3)
 
@@ -149,3 +155,29 @@ async def test_entries_wait_out_an_outage(database: Database, calls: WireCalls, 
     await database.start()
     await until_true(lambda: ledger(admin))
     assert await ledger(admin) == [("settle", 123)]
+
+
+async def test_a_process_stops_though_the_database_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end entries are waited for a moment only: what is not written then is charged as unknown later. (P1)"""
+    monkeypatch.setattr(wire_calls, "WRITE_S", 0.1)
+    calls, call = WireCalls(database), new_call(1)
+    await calls.open(call)
+    await database.stop()
+    calls.close(WireEntry(call.call_id, "settle", 123, moment(), USAGE))
+    async with asyncio.timeout(10):
+        await calls.drain()
+    await database.start()
+    await calls.drain()
+
+
+async def test_a_reservation_that_is_refused_is_not_under_way(database: Database) -> None:
+    """A row that the database will not have leaves no call behind that the end of the process would wait for."""
+    calls = WireCalls(database)
+    account = LedgerAccount(WireLedger(calls, ids, clock, lambda: 1), CALLER, replace(ASK, tier="fa\0st"))
+    price = ModelPrice(Rates(1, 1, 1, 1, 1), "v")
+    nothing: Any = None
+    served = Served(route("a"), "openai", nothing, nothing)
+    with pytest.raises(asyncpg.PostgresError):
+        await account.intend(Plan(ASK, served, b"", price, 1, 500))
+    async with asyncio.timeout(DRAIN_S / 2):
+        await calls.drain()

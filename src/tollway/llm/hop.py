@@ -142,6 +142,14 @@ class Hop:
             if dimension is not None:
                 limiter.told(name, dimension.limit, dimension.remaining)
 
+    def rests(self) -> None:
+        """Its stream is not read on just now."""
+        self._placed.way.breaker.rest(self._placed.ticket, self._kit.clock.monotonic())
+
+    def goes_on(self) -> None:
+        """Its stream is read on."""
+        self._placed.way.breaker.go_on(self._placed.ticket, self._kit.clock.monotonic())
+
     def cut(self) -> None:
         """Nobody waits for the call any more: it may be billed all the same. A second time is nothing."""
         if self._over:

@@ -94,12 +94,14 @@ class GovernedStream:
         await self._stream.aclose()
 
     async def _read(self) -> tuple[bytes, list[Delta]] | None:
+        self._hop.goes_on()
         try:
             with self._hop.accounted():
                 chunk = await self._stream.read()
         except BaseException:
             self._over = True
             raise
+        self._hop.rests()
         if chunk is None:
             self._over = True
             self._result = self._hop.done(self._stream.result)

@@ -20,6 +20,7 @@ from tollway.record.group_commit import FlushOptions, GroupCommit
 OPEN_PACE_S = 0.002
 CLOSE_PACE_S = 0.05
 DRAIN_S = 2.0
+WRITE_S = 5.0
 _NOTHING = Usage()
 
 
@@ -81,12 +82,17 @@ class WireCalls:
         self._closing.put(entry).add_done_callback(_looked_at)
 
     async def drain(self) -> None:
-        """Wait until what is under way was closed, a moment at most, and all that was handed in is written."""
+        """Wait until what is under way was closed and all that was handed in is written, a moment at most for each.
+
+        What is left then, for the database is away, ends as `unknown` once this process is gone.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await self._none_held.wait()
-        await self._opening.drain()
-        await self._closing.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_S):
+                await self._opening.drain()
+                await self._closing.drain()
 
     async def _open(self, calls: Sequence[WireCall]) -> list[bool | Exception]:
         await self._database.rows("open_wire_calls", *_columns([msgspec.structs.astuple(call) for call in calls]))

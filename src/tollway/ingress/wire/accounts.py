@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from tollway.domain.clock import Clock
-from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
+from tollway.domain.errors import LlmError, Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.ingress.auth import Authenticator
@@ -88,7 +88,7 @@ class LedgerAccount:
         except asyncio.CancelledError:
             opening.add_done_callback(lambda _: self._end(call_id, "release", 0))
             raise
-        except DatabaseUnavailable:
+        except Exception:
             self._end(call_id, "release", 0)  # it may have been written all the same
             raise
         return call_id

@@ -104,8 +104,24 @@ class Breaker:
             self._time(ticket)
         ticket.begun_at = now
 
+    def rest(self, ticket: Ticket, now: float) -> None:
+        """A stream is not read on just now: what time its reader takes is not the route's doing either."""
+        if ticket.rests_since is None:
+            ticket.rests_since = now
+
+    def go_on(self, ticket: Ticket, now: float) -> None:
+        """It is read on; if it did not rest, this is nothing."""
+        since, ticket.rests_since = ticket.rests_since, None
+        if since is None or ticket.done:
+            return
+        ticket.begun_at += now - since
+        ticket.overdue_at += now - since
+        if not ticket.timed and ticket.counted_s is None and ticket.epoch == self._epoch:
+            self._time(ticket)
+
     def end(self, ticket: Ticket, now: float, ok: bool, output_tokens: int | None = None) -> None:
         """The call is over; `ok` is False only for what speaks against the route, as the caller judges."""
+        self.go_on(ticket, now)
         if not self._done(ticket):
             return
         stale = ticket.epoch != self._epoch
@@ -127,10 +143,14 @@ class Breaker:
 
     def look(self, now: float) -> None:
         """Let time pass: calls become overdue, a pause or a ramp ends."""
-        under_way = self._under_way
-        while under_way and under_way[0][0] < now:
-            ticket = heappop(under_way)[2]
-            if not ticket.done:
+        while self._under_way and self._under_way[0][0] < now:
+            ticket = heappop(self._under_way)[2]
+            ticket.timed = False
+            if ticket.done or ticket.rests_since is not None:
+                continue
+            if ticket.overdue_at >= now:  # it rested for a while
+                self._time(ticket)
+            else:
                 ticket.counted_s = ticket.overdue_at - ticket.begun_at
                 self._window.add(now, slow=True, latency_s=ticket.counted_s)
                 self._weigh(ticket, now, good=False)
@@ -184,6 +204,7 @@ class Breaker:
             self._under_way = [item for item in self._under_way if not item[2].done]
             heapify(self._under_way)
         self._begun += 1
+        ticket.timed = True
         heappush(self._under_way, (ticket.overdue_at, self._begun, ticket))
 
     def _done(self, ticket: Ticket) -> bool:

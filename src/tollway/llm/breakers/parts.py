@@ -49,7 +49,7 @@ class BreakerOptions:
 class Ticket:
     """A call under way on the route; given back with `Breaker.end` or `Breaker.drop`, the first of which counts."""
 
-    __slots__ = ("begun_at", "counted_s", "done", "epoch", "overdue_at", "probe")
+    __slots__ = ("begun_at", "counted_s", "done", "epoch", "overdue_at", "probe", "rests_since", "timed")
 
     def __init__(self, begun_at: float, overdue_at: float, epoch: int, probe: bool) -> None:
         self.begun_at = begun_at
@@ -57,6 +57,8 @@ class Ticket:
         self.epoch = epoch
         self.probe = probe
         self.counted_s: float | None = None
+        self.rests_since: float | None = None
+        self.timed = False
         self.done = False
 
 

@@ -117,19 +117,21 @@ class Capacity:
                 if self._reached:
                     log.warning("capacity.unreachable", error=str(error))
                 self._reached = False
+            except Exception as error:  # such as what another version wrote: callers of the other routes still wait
+                log.failure("capacity.broken", error)
             else:
                 if not self._reached:
                     log.info("capacity.reached")
                 self._reached = True
 
     async def _exchange(self, limiters: list[Limiter], *, leaving: bool = False) -> None:
-        """One exchange for some routes. Raises DatabaseUnavailable, after which they try again later."""
+        """One exchange for some routes. Raises DatabaseUnavailable, or what broke it; then they try again later."""
         asked = self._clock.monotonic()
         limiters = sorted(limiters, key=lambda limiter: limiter.route)
         wants = [limiter.want(asked, leaving=leaving) for limiter in limiters]
         try:
             grants = await self._store.exchange(self._process, wants)
-        except DatabaseUnavailable:
+        except Exception:
             retry_at = self._clock.monotonic() + self._retry_s * (0.5 + self._chance())
             self._retry_s = min(_RETRY_MAX_S, self._retry_s * 2)
             for limiter, want in zip(limiters, wants, strict=True):

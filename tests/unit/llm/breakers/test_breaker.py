@@ -289,3 +289,33 @@ def test_its_options_are_the_settings_and_the_routes_own_budgets() -> None:
     settings = BreakerSettings(window_s=30, calls_min=5, failure_share=0.4, open_s=1, open_max_s=9, ramp_s=3)
     route = Route(tier="fast", provider="p", model="m", latency_p99_max_s=2, latency_per_token_max_s=0.1)
     assert BreakerOptions.of(settings, route) == BreakerOptions(30, 5, 0.4, 1, 9, 0.05, 3, 2, 0.1)
+
+
+def test_slow_readers_of_streams_open_nothing() -> None:
+    """A stream is timed while the route is waited for: what its reader takes, a minute even, is not held against it."""
+    one, _ = breaker()
+    for i in range(50):
+        ticket = one.begin(100.0 + i)
+        one.rest(ticket, 100.1 + i)
+        one.look(130.0 + i)
+        one.go_on(ticket, 140.0 + i)
+        one.rest(ticket, 140.1 + i)
+        one.end(ticket, 170.0 + i, True, 100)
+    assert (one.state, one.shown(220.0).p99_s) == ("closed", pytest.approx(0.2, rel=0.3))
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_stream_that_hangs_after_its_reader_rested_is_overdue(looked: bool) -> None:
+    """Rest moves the moment on at which a stream is too late, and no further."""
+    one, _ = breaker()
+    tickets = [one.begin(100.0) for _ in range(20)]
+    for ticket in tickets:
+        one.rest(ticket, 101.0)
+    if looked:
+        one.look(108.0)
+    for ticket in tickets:
+        one.go_on(ticket, 110.0)
+    one.look(113.9)
+    assert one.state == "closed"
+    one.look(114.1)
+    assert one.state == "open"

@@ -209,6 +209,22 @@ def test_out_of_reach_of_the_store_leases_run_out() -> None:
     virtually(story, limits={"rpm": 6000})
 
 
+def test_a_store_that_answers_nonsense_is_asked_again() -> None:
+    """What cannot be read of the store, as another version may have written it, ends no exchange for good."""
+
+    async def story(town: Town) -> None:
+        one = await town.process()
+        town.store.broken = ValueError("of another version")
+        one.flood(flow("a"), 4)
+        await asyncio.sleep(5)
+        assert not town.seen
+        town.store.broken = None
+        await asyncio.sleep(5)
+        assert town.seen
+
+    virtually(story, limits={"rpm": 600})
+
+
 def test_outsiders_on_the_same_key_slow_all_down_until_they_leave() -> None:
     """AIMD: with half the limit taken by others most calls still pass; afterwards the limit is used whole again."""
 
