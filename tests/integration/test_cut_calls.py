@@ -31,7 +31,8 @@ from tollway.record.journal import Entry, Intent, JournalRecord, Leaving, StepOu
 from tollway.record.reads import RunReads
 from tollway.record.sql import query
 from tollway.record.upkeep import Upkeep
-from tollway.runtime.journal import JournalWriter, RunJournal
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_writer import JournalWriter
 from tollway.telemetry.metrics import Metrics
 
 USED = Usage(input_tokens=11, output_tokens=5)

@@ -7,7 +7,8 @@ from record_kit import claim, claim_one, clock, event_types, ids, new_claims
 from tollway.domain.errors import Fenced
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
-from tollway.runtime.journal import JournalWriter, RunJournal, Step
+from tollway.runtime.journal import RunJournal, Step
+from tollway.runtime.journal_writer import JournalWriter
 from tollway.telemetry.metrics import Metrics
 
 

@@ -22,10 +22,9 @@ from tollway.domain.llm import Usage
 from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
-from tollway.record.group_commit import FlushOptions, GroupCommit
-from tollway.record.journal import Ending, Entry, Fact, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.record.journal import Ending, Entry, Fact, Intent, Leaving, RunWrite, StepOutcome
+from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.scope import ForeignTask, scope_now
-from tollway.telemetry.metrics import Metrics
 
 PARK_MIN_S = 0.25
 PARK_MAX_S = 3600.0
@@ -71,33 +70,6 @@ class Closable(Protocol):
 
     async def cut(self) -> None:
         """Close it, recording no answer: the run comes back, and is to have the whole one."""
-
-
-class JournalWriter:
-    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
-
-    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
-        self._on_written = on_written
-        self.loop = asyncio.get_running_loop()
-        patient = FlushOptions(patience_s=float("inf"))
-        self._record = record
-        self.writes: GroupCommit[RunJournal, bool] = GroupCommit(self._write, patient, metrics.flushes("journal"))
-        self.endings: GroupCommit[Ending, bool] = GroupCommit(record.complete, patient, metrics.flushes("complete"))
-        self.leavings: GroupCommit[Leaving, bool] = GroupCommit(record.requeue, patient, metrics.flushes("requeue"))
-
-    async def drain(self) -> None:
-        """Wait for all that was handed in."""
-        await self.writes.drain()
-        await self.endings.drain()
-        await self.leavings.drain()
-
-    async def _write(self, journals: "Sequence[RunJournal]") -> list[bool | Exception]:
-        taken = [journal.take() for journal in journals]
-        writes = [write for write in taken if write is not None]
-        verdicts = iter(await self._record.write(writes)) if writes else iter(())
-        for write in writes:
-            self._on_written(write.run_id)
-        return [True if write is None else next(verdicts) for write in taken]
 
 
 class RunJournal:

@@ -24,7 +24,8 @@ from tollway.record.journal import JournalRecord, Leaving
 from tollway.runtime.claimer import Claimer, ClaimerOptions
 from tollway.runtime.endings import write_ending
 from tollway.runtime.executor import Execution
-from tollway.runtime.journal import JournalWriter, RunJournal
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
 from tollway.telemetry.logs import get_logger
