@@ -112,6 +112,20 @@ async def test_a_return_that_waits_for_a_cancel_request_does_not_wait_for_its_ti
     assert [one.run_id for one in (await claim((await new_claims(database))[0])).claims] == [held.run_id]
 
 
+async def test_a_run_asked_to_cancel_does_not_park(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """P10: a run that would park while somebody asks to cancel it is queued, and its events say no other thing."""
+    held, worker = await claim_one(database)
+    back = Leaving(held.run_id, held.fence, held.next_seq, 3600.0, 0, "parked", None)
+    requeue = JournalRecord(database, worker).requeue([back])
+    assert await while_asked_to_cancel(database_url, admin, held.run_id, requeue) == [True]
+    row = await admin.fetchrow("select state, gate, cancelled_by from queue where run_id = $1", held.run_id)
+    assert row is not None
+    assert tuple(row) == (0, None, "key:k")
+    assert (await told_of(database, held.run_id)).state == RunState.QUEUED
+
+
 async def test_a_run_that_ends_in_the_queue_leaves_its_cut_call_unknown(
     database: Database, admin: asyncpg.Connection
 ) -> None:

@@ -24,6 +24,8 @@ FALLBACK = "fallback"
 _INDICTS = frozenset(
     ("timeout_connect", "timeout_first_byte", "timeout_total", "connection", "provider_5xx", "bad_response")
 )
+_TIMEOUTS = frozenset(("timeout_connect", "timeout_first_byte", "timeout_total"))
+_TIMER_S = 0.005
 _KEY_OR_ADDRESS = frozenset((401, 403, 404))
 
 
@@ -51,6 +53,7 @@ class Hop:
         "_books",
         "_errand",
         "_kit",
+        "_late_at",
         "_meter",
         "_over",
         "_placed",
@@ -71,6 +74,7 @@ class Hop:
         self._books = books
         self._over = False
         self._step_bound = False
+        self._late_at = 0.0
         self.timeout_s = 0.0
 
     async def begin(self) -> None:
@@ -90,6 +94,7 @@ class Hop:
         left_s = errand.deadline - now
         self._step_bound = left_s < kit.llm.timeout_s
         self.timeout_s = max(0.001, min(left_s, kit.llm.timeout_s))
+        self._late_at = now + self.timeout_s - _TIMER_S
         self._meter = kit.board.meter(plan.route)
         self._meter.begin()
 
@@ -99,7 +104,7 @@ class Hop:
         try:
             yield
         except LlmError as error:
-            if error.code == "timeout_total" and self._step_bound:
+            if error.code in _TIMEOUTS and self._step_bound and self._kit.clock.monotonic() >= self._late_at:
                 error.code = "timeout_step"
             self._failed(error)
             raise

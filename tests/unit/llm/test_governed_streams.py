@@ -15,7 +15,9 @@ from tollway.config import Llm
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
 from tollway.llm.books import Terms
+from tollway.llm.gateway import GatewayOptions
 from tollway.llm.governor import Governor, GovernorOptions
+from tollway.llm.transport import TransportOptions
 from tollway.telemetry.metrics import Metrics
 
 STREAM = replace(ASK, stream=True, max_tokens=400)
@@ -41,10 +43,10 @@ class Watched:
 
 
 @asynccontextmanager
-async def scripted(script: Script, seen: Watched) -> AsyncIterator[Governor]:
-    """A governor whose one route leads to a server that answers as scripted."""
+async def scripted(script: Script, seen: Watched, **bounds: Any) -> AsyncIterator[Governor]:
+    """A governor whose one route leads to a server that answers as scripted; `bounds` are of its connections."""
     async with serving(script) as url:
-        gateway = gateway_to("openai", url)
+        gateway = gateway_to("openai", url, GatewayOptions(transport=TransportOptions(**bounds)))
         await gateway.start()
         try:
             yield Governor(gateway, seen.guards, Metrics(), GovernorOptions(Llm(), AnchoredClock()))
@@ -118,3 +120,22 @@ async def test_a_stream_that_cannot_be_opened_is_accounted() -> None:
         with pytest.raises(RuntimeError):
             await governor.stream(STREAM, CALLER, seen.books, Terms())
         assert seen.ends(governor) == (["intend", "cut"], ["failed"], [None], 0)
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says nothing."""
+    await reader.read(-1)
+
+
+async def test_a_step_without_time_says_nothing_against_a_route() -> None:
+    """A step whose own time ends while it waits for a connection is the step's timeout; the breaker hears nothing."""
+    seen = Watched("one")
+    async with scripted(silent, seen, connections_max=1) as governor:
+        first = asyncio.ensure_future(governor.complete(ASK, CALLER, MemoryBooks(), Terms()))
+        await asyncio.sleep(0)
+        with pytest.raises(LlmError) as caught:
+            await governor.complete(ASK, CALLER, seen.books, Terms(timeout_s=0.1))
+        assert (caught.value.code, caught.value.billed) == ("timeout_step", False)
+        assert seen.breaker.ends == [None]
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)

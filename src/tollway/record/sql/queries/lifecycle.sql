@@ -1,6 +1,6 @@
 -- name: requeue_runs
 -- Gives held runs back to the queue under their fence: after an error (with a delay), parked (with a delay too, and so shown),
--- or when their worker is stopping.
+-- or when their worker is stopping. One that would park while somebody wants it cancelled is handed back.
 -- `delay_s`, from the moment of its event on, is null for at once, and a run that somebody wants cancelled does not wait; `errors`
 -- counts attempts that ended in an error; a run that lost two workers goes on waiting for a process of its own.
 -- Returns the runs given back.
@@ -18,10 +18,10 @@ with leaving as materialized (
         expires_at = r.deadline_at
     from leaving l join run r on r.id = l.run_id and r.id = any ($2)
     where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
-    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate
+    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.state
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
-    select l.run_id, l.seq, l.type, l.at, l.actor_kind, $1::text, l.data
+    select l.run_id, l.seq, case when l.type = 'parked' and h.state = 0 then 'handed_back' else l.type end, l.at, l.actor_kind, $1::text, l.data
     from leaving l join held h on h.run_id = l.run_id
 ), entered as materialized (
     select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
