@@ -70,7 +70,7 @@ class Execution:
         if self._services.wire is not None:
             self._services.wire.close(self.journal)
         outcome = self._told_to_stop() or self._verdict(self._task)
-        await self._close_streams(comes_back=self.journal.hands_off or isinstance(outcome, RetryAt))
+        await self._close_streams(comes_back=self.journal.comes_back or isinstance(outcome, RetryAt))
         self._task = None
         self.journal.on_park = None  # or the two would keep each other alive until the collector looks
         return self._told_to_stop() or outcome
@@ -80,6 +80,7 @@ class Execution:
         if self._stopped_as is None:
             self._stopped_as = outcome
             self.journal.hands_off = isinstance(outcome, HandedBack | Parked | Abandoned)
+            self.journal.comes_back = self.journal.hands_off or isinstance(outcome, RetryAt)
             self._tell()
             if self._task is not None:
                 self._task.cancel()

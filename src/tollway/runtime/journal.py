@@ -78,6 +78,7 @@ class RunJournal:
     `version` is that of the code at work, as `name@version`: what is cached is kept apart by it.
 
     `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
+    `comes_back` says that, or that the attempt was stopped to be made again: half an answer is none then.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class RunJournal:
         self.fenced: Fenced | None = None
         self.mismatch: JournalMismatch | None = None
         self.hands_off = False
+        self.comes_back = False
         self.on_park: Callable[[Parked], None] | None = None
         self.degraded: list[str] = []
         self.version = f"{claim.agent}@{claim.version}"

@@ -102,7 +102,10 @@ class StepAccount:
         return None if self._known is None else _result(self._known)
 
     def streams(self, so_far: Callable[[], CallResult | None]) -> None:
-        """A stream that is left early is recorded with what came, for that is what the framework has seen."""
+        """A stream that is left early is recorded with what came, for that is what the framework has seen.
+
+        Not so where the attempt was stopped and comes back: then the framework is to see the whole.
+        """
         self._so_far = so_far
 
     async def stand_by(self, error: LlmError) -> None:
@@ -124,7 +127,7 @@ class StepAccount:
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """The call failed."""
-        came = None if error is not None or self._journal.hands_off or self._so_far is None else self._so_far()
+        came = None if error is not None or self._journal.comes_back or self._so_far is None else self._so_far()
         if came is not None:
             self._books.settle(plan, call_id, came)
             return
