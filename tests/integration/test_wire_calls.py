@@ -176,7 +176,7 @@ async def test_a_reservation_that_is_refused_is_not_under_way(database: Database
     account = LedgerAccount(WireLedger(calls, ids, clock, lambda: 1), CALLER, replace(ASK, tier="fa\0st"))
     price = ModelPrice(Rates(1, 1, 1, 1, 1), "v")
     nothing: Any = None
-    served = Served(route("a"), "openai", nothing, nothing)
+    served = Served(route("a"), "openai", None, nothing, nothing)
     with pytest.raises(asyncpg.PostgresError):
         await account.intend(Plan(ASK, served, b"", price, 1, 500))
     async with asyncio.timeout(DRAIN_S / 2):
