@@ -27,6 +27,7 @@ from tollway.telemetry.logs import get_logger
 
 log = get_logger("executor")
 
+RETRY_MAX_S = 366 * 86_400.0
 STOP_PATIENCE_S = 5.0
 """How long a cancelled agent may take to let go before its end is written without it."""
 
@@ -177,7 +178,7 @@ class Execution:
         if self.claim.errors + 1 >= self.claim.max_attempts:
             return Dead(code, message)
         backoff_s = retry_delay_s(self.claim.errors, self._services.random())
-        return RetryAt(backoff_s if delay_s is None else max(delay_s, 0.0), code, message)
+        return RetryAt(backoff_s if delay_s is None else min(max(delay_s, 0.0), RETRY_MAX_S), code, message)
 
     async def _close_streams(self, *, comes_back: bool) -> None:
         """What came of an open stream is its answer, but not in a run that comes back: half a text is none there."""

@@ -21,6 +21,7 @@ from tollway.domain.outcomes import (
     Succeeded,
 )
 from tollway.runtime import executor as executor_module
+from tollway.runtime.executor import RETRY_MAX_S
 from tollway.runtime.registry import Registry
 
 
@@ -77,6 +78,7 @@ async def test_an_output_that_does_not_fit_is_an_error(agents: Registry) -> None
         (tollway.StepUnknown("1", "pay"), Failed("step_unknown", str(tollway.StepUnknown("1", "pay")))),
         (tollway.Retry(7.5), RetryAt(7.5, "retry", "the agent asked for a retry")),
         (tollway.Retry(-1, "now"), RetryAt(0.0, "retry", "now")),
+        (tollway.Retry(float("inf"), "never"), RetryAt(RETRY_MAX_S, "retry", "never")),
         (ValueError("odd\x00"), RetryAt(1.0, "ValueError", "odd?")),
         (LlmError("rate_limited", "slow down", retry_after_s=3.0), RetryAt(3.0, "rate_limited", "slow down")),
         (LlmError("provider_5xx", "broken"), RetryAt(1.0, "provider_5xx", "broken")),
