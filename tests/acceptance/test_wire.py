@@ -158,6 +158,8 @@ def test_embeddings(gpt: openai.OpenAI) -> None:
     found = gpt.embeddings.create(model="embed", input=["a", "b"])
     assert [one.index for one in found.data] == [0, 1]
     assert found.data[0].embedding != found.data[1].embedding
+    tokens = gpt.embeddings.create(model="embed", input=[[1, 2, 3], [4, 5]])
+    assert (len(tokens.data), tokens.usage.prompt_tokens) == (2, 5)
     plain = gpt.embeddings.create(model="embed", input="a", encoding_format="float")
     assert plain.data[0].embedding == pytest.approx(found.data[0].embedding, abs=1e-6)
     with pytest.raises(openai.BadRequestError):

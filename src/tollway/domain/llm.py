@@ -38,7 +38,8 @@ class LlmRequest:
 
     `tier` is a tier or, over the wire, a model. `messages` are in the OpenAI chat form (`role`, `content`,
     `tool_calls`, `tool_call_id`), the field's common tongue; `schema` is a JSON Schema the answer must fit; `tools` and
-    `tool_choice` are in the OpenAI chat form too; `extra` passes through untouched.
+    `tool_choice` are in the OpenAI chat form too; `extra` passes through untouched. An input that the client sent as
+    tokens is "" here; there are `ready_tokens` of these in all, and only a provider of the client's form can take them.
     """
 
     tier: str
@@ -54,6 +55,7 @@ class LlmRequest:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    ready_tokens: int = 0
     sent: Sent | None = None
 
 

@@ -20,7 +20,7 @@ def input_tokens(request: LlmRequest) -> int:
 
     Raises AttributeError or TypeError for messages that are not in the chat form.
     """
-    total = PER_REQUEST + sum(text_tokens(text) for text in request.inputs)
+    total = PER_REQUEST + request.ready_tokens + sum(text_tokens(text) for text in request.inputs)
     for message in request.messages:
         content = message.get("content")
         total += PER_MESSAGE

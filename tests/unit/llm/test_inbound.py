@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,11 @@ def test_texts_to_embed() -> None:
     assert read("embeddings").inputs == ("Hi",)
     assert read("embeddings", input=["a", "b"]).inputs == ("a", "b")
     assert read("embeddings").max_tokens == 0
+    for tokens, count in (([7, 8, 9], 1), ([[7, 8], [9]], 2)):
+        request = read("embeddings", input=tokens)
+        assert (len(request.inputs), request.ready_tokens) == (count, 3)
+        assert request.sent is not None
+        assert msgspec.json.decode(request.sent.fields["input"]) == tokens
 
 
 @pytest.mark.parametrize("form", ["chat", "responses", "messages"])
@@ -224,7 +230,8 @@ def test_the_output_is_always_bounded(form: str) -> None:
         ("embeddings", {"input": []}, "input"),
         ("embeddings", {"input": ""}, "input"),
         ("embeddings", {"input": ["a", ""]}, "input[1]"),
-        ("embeddings", {"input": [1, 2, 3]}, "input[0]"),
+        ("embeddings", {"input": ["a", 2]}, "input[1]"),
+        ("embeddings", {"input": [[]]}, "input[0]"),
         ("embeddings", {"dimensions": 0}, "dimensions"),
         ("messages", {"messages": []}, "messages"),
         ("messages", {"max_tokens": 0}, "max_tokens"),

@@ -19,7 +19,7 @@ _json = msgspec.json.encode
 
 class _Body(msgspec.Struct):
     model: str | UnsetType = UNSET
-    input: str | list[str] | UnsetType = UNSET
+    input: str | list[str | int | list[int]] | UnsetType = UNSET
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
@@ -38,7 +38,7 @@ class OpenAIEmbeddings(OpenAIForm):
             raise BadAsk("you must provide a model parameter", field="model")
         if isinstance(texts, UnsetType) or not texts:
             raise BadAsk("'$.input' is invalid.", field="input", model=model)
-        ask = Ask(model, [texts] if isinstance(texts, str) else texts, embeds=True, dimensions=given.dimensions)
+        ask = Ask(model, _texts(texts), embeds=True, dimensions=given.dimensions)
         ask.packed = given.encoding_format == "base64"
         return ask
 
@@ -60,6 +60,20 @@ class OpenAIEmbeddings(OpenAIForm):
     def closing(self, ask: Ask, answer: Answer) -> bytes:
         """Nothing."""
         return b""
+
+
+def _texts(given: str | list[str | int | list[int]]) -> list[str]:
+    """The inputs; of one that is tokens, a text of as many."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [one for one in given if isinstance(one, int)]
+    if tokens:
+        return [_spelled(tokens)]
+    return [one if isinstance(one, str) else _spelled(one) for one in given if not isinstance(one, int)]
+
+
+def _spelled(tokens: list[int]) -> str:
+    return "".join(f"{token % 10_000:4d}" for token in tokens)
 
 
 def _packed(numbers: tuple[float, ...]) -> str:

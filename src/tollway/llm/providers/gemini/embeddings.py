@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from tollway.domain.llm import Completion, LlmRequest, Usage
 from tollway.llm.providers.gemini.response import WireUsage
-from tollway.llm.providers.wire import check_extra, estimated, to_json, unreadable
+from tollway.llm.providers.wire import check_extra, estimated, refused, to_json, unreadable
 
 FORM = "gemini.embeddings"
 _RESERVED = frozenset(("model", "content"))
@@ -27,6 +27,8 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 def encode(request: LlmRequest, model: str) -> bytes:
     """The body. Raises LlmError for extra fields that are ours to set; the others go with each text."""
+    if request.ready_tokens:
+        raise refused("the input is tokens, which mean another text to every model; send texts")
     check_extra(request.extra, _RESERVED)
     asked = [
         {**request.extra, "model": f"models/{model}", "content": {"parts": [{"text": text}]}} for text in request.inputs

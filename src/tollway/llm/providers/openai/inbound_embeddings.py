@@ -1,4 +1,4 @@
-"""OpenAI's embeddings as clients send them to us: `POST /v1/embeddings`, texts in, one vector for each."""
+"""OpenAI's embeddings as clients send them to us: `POST /v1/embeddings`, texts or their tokens in, a vector each."""
 
 import base64
 import struct
@@ -35,18 +35,18 @@ class InboundEmbeddings:
     def read(self, body: bytes, limits: Limits) -> LlmRequest:
         """The request. Raises Problem."""
         given = decoded(_body, body)
-        inputs = [given.input] if isinstance(given.input, str) else given.input
+        inputs = given.input if isinstance(given.input, list) and not _tokens(given.input) else [given.input]
         if not 1 <= len(inputs) <= INPUTS_MAX:
             raise bad("input", f"must hold 1 to {INPUTS_MAX} texts, not {len(inputs)}")
-        texts = []
-        for index, text in enumerate(inputs):
-            place = "input" if isinstance(given.input, str) else f"input[{index}]"
-            if not isinstance(text, str):
-                raise bad(place, "is a token; send texts, for tokens mean another text to every model")
-            if not text:
+        for index, one in enumerate(inputs):
+            place = f"input[{index}]" if inputs is given.input else "input"
+            if isinstance(one, int):
+                raise bad(place, "is a token among texts; send texts, or a list of tokens for each")
+            if not one:
                 raise bad(place, "is empty")
-            texts.append(text)
-        return LlmRequest(given.model, [], 0, inputs=tuple(texts), sent=Sent(FORM, read_fields(body)))
+        texts = tuple(one if isinstance(one, str) else "" for one in inputs)
+        tokens = sum(len(one) for one in inputs if isinstance(one, list))
+        return LlmRequest(given.model, [], 0, inputs=texts, ready_tokens=tokens, sent=Sent(FORM, read_fields(body)))
 
     def answer(self, completion: Completion, request: LlmRequest, stamp: Stamp) -> bytes:
         """A list of embeddings, as numbers or, where it was asked for, as base64 of 32-bit floats."""
@@ -67,6 +67,11 @@ class InboundEmbeddings:
     def error(self, fault: Fault) -> bytes:
         """An error object."""
         return inbound_parts.error(fault)
+
+
+def _tokens(given: list[str | int | list[int]]) -> bool:
+    """Whether it is one input, as the tokens of its text."""
+    return bool(given) and all(isinstance(one, int) for one in given)
 
 
 class _NoStream:
