@@ -15,7 +15,7 @@ from tollway.llm.breakers.judgement import relapse, trouble
 from tollway.llm.breakers.parts import BreakerOptions, Change, Shown, State, Ticket
 from tollway.llm.breakers.window import Window
 
-PROBES_MAX = 2
+PROBES_MAX = 1
 PROBE_EVERY_S = 1.0
 _WELL_S = 2.0
 
@@ -65,7 +65,7 @@ class Breaker:
     def admits(self, now: float, chance: float) -> bool:
         """Whether a call may go to the route now; `chance` is drawn from [0, 1). Call `begin` before you await.
 
-        Half open, `probe_share` of the calls may, and one a second at least, with two probes under way at most.
+        Half open, `probe_share` of the calls may, and one a second at least, with one under way at a time.
         """
         self.look(now)
         if self._state == "closed":
