@@ -105,17 +105,24 @@ class Breaker:
         ticket.begun_at = now
 
     def rest(self, ticket: Ticket, now: float) -> None:
-        """A stream is not read on just now: what time its reader takes is not the route's doing either."""
+        """A piece of a stream is there, and it is not read on just now: what time its reader takes is its own.
+
+        Unless time goes by tokens, a stream is judged by its first piece: a long answer is no slow one.
+        """
         if ticket.rests_since is None:
             ticket.rests_since = now
+        if ticket.first_s is None and self._options.latency_per_token_max_s is None:
+            ticket.first_s = now - ticket.begun_at
 
     def go_on(self, ticket: Ticket, now: float) -> None:
-        """It is read on; if it did not rest, this is nothing."""
+        """It is read on; if it did not rest, this is nothing. Each further piece has the time of the first."""
         since, ticket.rests_since = ticket.rests_since, None
         if since is None or ticket.done:
             return
         ticket.begun_at += now - since
         ticket.overdue_at += now - since
+        if ticket.first_s is not None:
+            ticket.overdue_at = now + self._options.latency_p99_max_s
         if not ticket.timed and ticket.counted_s is None and ticket.epoch == self._epoch:
             self._time(ticket)
 
@@ -127,7 +134,7 @@ class Breaker:
         stale = ticket.epoch != self._epoch
         if stale and self._state in ("closed", "ramping"):
             return
-        latency_s = now - ticket.begun_at
+        latency_s = now - ticket.begun_at if ticket.first_s is None else ticket.first_s
         if ticket.counted_s is not None:
             if ok:
                 self._window.correct(now, ticket.counted_s, latency_s)
@@ -151,7 +158,9 @@ class Breaker:
             if ticket.overdue_at >= now:  # it rested for a while
                 self._time(ticket)
             else:
-                ticket.counted_s = ticket.overdue_at - ticket.begun_at
+                ticket.counted_s = (
+                    self._options.latency_p99_max_s if ticket.first_s else ticket.overdue_at - ticket.begun_at
+                )
                 self._window.add(now, slow=True, latency_s=ticket.counted_s)
                 self._weigh(ticket, now, good=False)
         if self._state == "open" and now >= self._until:

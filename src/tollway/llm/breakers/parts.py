@@ -47,9 +47,12 @@ class BreakerOptions:
 
 
 class Ticket:
-    """A call under way on the route; given back with `Breaker.end` or `Breaker.drop`, the first of which counts."""
+    """A call under way on the route; given back with `Breaker.end` or `Breaker.drop`, the first of which counts.
 
-    __slots__ = ("begun_at", "counted_s", "done", "epoch", "overdue_at", "probe", "rests_since", "timed")
+    `first_s` is how long the first piece of a stream took, where that is what it is judged by.
+    """
+
+    __slots__ = ("begun_at", "counted_s", "done", "epoch", "first_s", "overdue_at", "probe", "rests_since", "timed")
 
     def __init__(self, begun_at: float, overdue_at: float, epoch: int, probe: bool) -> None:
         self.begun_at = begun_at
@@ -58,6 +61,7 @@ class Ticket:
         self.probe = probe
         self.counted_s: float | None = None
         self.rests_since: float | None = None
+        self.first_s: float | None = None
         self.timed = False
         self.done = False
 
