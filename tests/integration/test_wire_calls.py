@@ -181,3 +181,13 @@ async def test_a_reservation_that_is_refused_is_not_under_way(database: Database
         await account.intend(Plan(ASK, served, b"", price, 1, 500))
     async with asyncio.timeout(DRAIN_S / 2):
         await calls.drain()
+
+
+async def test_a_process_without_a_number_reserves_nothing(database: Database, admin: asyncpg.Connection) -> None:
+    """While a process that was taken for dead is registered anew, calls are refused: the keeper would charge them."""
+    account = LedgerAccount(WireLedger(WireCalls(database), ids, clock, lambda: 0), CALLER, ASK)
+    nothing: Any = None
+    served = Served(route("a"), "openai", None, nothing, nothing)
+    with pytest.raises(DatabaseUnavailable):
+        await account.intend(Plan(ASK, served, b"", ModelPrice(Rates(1, 1, 1, 1, 1), "v"), 1, 500))
+    assert await admin.fetchval("select count(*) from wire_call") == 0

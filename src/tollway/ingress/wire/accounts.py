@@ -65,12 +65,15 @@ class LedgerAccount:
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case. Raises DatabaseUnavailable."""
         ledger, caller = self._ledger, self._caller
+        process = ledger.process()
+        if not process:  # taken for dead, and not registered anew yet: nobody would answer for the reservation
+            raise DatabaseUnavailable("this process is being registered anew")
         call_id = ledger.ids.new()
         self.call_id = str(call_id)
         opening = ledger.calls.open(
             WireCall(
                 call_id,
-                ledger.process(),
+                process,
                 caller.tenant,
                 caller.agent,
                 caller.lane,
