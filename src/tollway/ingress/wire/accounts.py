@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from tollway.domain.clock import Clock
-from tollway.domain.errors import LlmError, Problem
+from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.ingress.auth import Authenticator
