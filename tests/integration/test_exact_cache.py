@@ -4,7 +4,8 @@ import asyncio
 import csv
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -202,3 +203,31 @@ async def test_what_one_process_asked_another_does_not(lazy: Database, admin: as
     assert provider.calls == fresh
     assert results[SHARED_HIT] == fresh
     assert results[MISS] == 0
+
+
+async def test_lanes_do_not_wait_for_each_other(lazy: Database) -> None:
+    """P6: an interactive call does not wait for the same call of batch work; of one lane, one is made for all."""
+    cache = make_cache(Kept, lazy)
+    made: list[str] = []
+    slow = asyncio.Event()
+
+    def making(lane: str) -> Callable[[], Awaitable[Kept]]:
+        async def make() -> Kept:
+            made.append(lane)
+            if lane == "batch":
+                await slow.wait()
+            return answered(lane)
+
+        return make
+
+    async def ask(lane: str) -> str:
+        return (await cache.through(b"k" * 32, replace(CALLER, lane=lane), making(lane))).value.text
+
+    waiting = [asyncio.ensure_future(ask("batch")) for _ in range(2)]
+    async with asyncio.timeout(10):
+        while not made:
+            await asyncio.sleep(0.001)
+        assert await ask("interactive") == "interactive"
+    slow.set()
+    assert await asyncio.gather(*waiting) == ["batch", "batch"]
+    assert made == ["batch", "interactive"]

@@ -97,14 +97,14 @@ class ExactCache(Generic[Value]):
         ttl_s: float | None = None,
         patience_s: float | None = None,
     ) -> Found[Value]:
-        """The answer from wherever it is, else made, once for all who ask meanwhile. Raises what `make` does.
+        """The answer from wherever it is, else made, once for all of a lane who ask meanwhile. Raises what `make` does.
 
-        Another's making is waited for at most `patience_s`, if that is given; then TimeoutError is raised.
+        Lanes do not share a making: interactive work would wait for what a batch call waits for. Another's making is waited for at most `patience_s`, if that is given; then TimeoutError is raised.
         """
         value = self.peek(key)
         if value is not None:
             return Found(value, HIT)
-        with await self._board(key, patience_s) as flight:
+        with await self._board(key + caller.lane.encode(), patience_s) as flight:
             if flight.answer is not None:
                 return Found(flight.answer, FLIGHT)
             value, result = await self.find(key), SHARED_HIT
