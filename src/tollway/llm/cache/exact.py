@@ -99,7 +99,8 @@ class ExactCache(Generic[Value]):
     ) -> Found[Value]:
         """The answer from wherever it is, else made, once for all of a lane who ask meanwhile. Raises what `make` does.
 
-        Lanes do not share a making: interactive work would wait for what a batch call waits for. Another's making is waited for at most `patience_s`, if that is given; then TimeoutError is raised.
+        Lanes do not share a making: interactive work would wait for what a batch call waits for. Another's making is
+        waited for at most `patience_s`, if that is given; then TimeoutError is raised.
         """
         value = self.peek(key)
         if value is not None:
