@@ -16,6 +16,7 @@ from tollway.llm.providers import structured
 from tollway.llm.transport import TransportOptions
 
 _MESSAGE_CHARS_MAX = 300
+_TOKEN_CHARS_MAX = 8
 
 
 class StreamDecoder(Protocol):
@@ -218,6 +219,11 @@ def to_json(body: dict[str, Any]) -> bytes:
         raise refused(shorten(f"the request is not JSON: {error}")) from None
 
 
-def estimated(request: LlmRequest, text_chars: int) -> Usage:
-    """The usage of an answer whose vendor did not tell it."""
-    return Usage(estimate.input_tokens(request), (text_chars + 3) // 4, estimated=True)
+def estimated(request: LlmRequest, text_chars: int, pieces: int = 0) -> Usage:
+    """The usage of an answer whose vendor did not tell it; of a stream, `pieces` is in how many parts it came."""
+    return Usage(estimate.input_tokens(request), streamed_tokens(text_chars, pieces), estimated=True)
+
+
+def streamed_tokens(text_chars: int, pieces: int) -> int:
+    """The tokens of a text so far: vendors stream a token a piece, unless the pieces are too long for that."""
+    return pieces if text_chars <= _TOKEN_CHARS_MAX * pieces else (text_chars + 3) // 4

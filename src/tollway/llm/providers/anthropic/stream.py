@@ -8,7 +8,7 @@ from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, Delta, LlmRequest, ToolCall, Usage
 from tollway.llm.providers.anthropic.response import Block, WireUsage, answers, assemble, neutral_usage
 from tollway.llm.providers.sse import SseReader
-from tollway.llm.providers.wire import estimated, unreadable, vendor_message
+from tollway.llm.providers.wire import estimated, streamed_tokens, unreadable, vendor_message
 
 _USAGE_FIELDS = WireUsage.__struct_fields__
 _KINDS = {"text": "text", "thinking": "reasoning", "tool_use": "arguments"}
@@ -95,20 +95,23 @@ class AnthropicStream:
             if one.block.type == "tool_use"
         ]
         thought = self._joined("thinking")
-        usage = self._counted(len(text) + len(thought) + sum(len(call.arguments) for call in calls))
+        usage = self._counted([part for one in self._blocks.values() for part in one.parts])
         completion = assemble(self._request, text, calls, usage, stop=self._stop, model=self._model)
         return replace(completion, reasoning=thought) if thought else completion
 
     def _joined(self, kind: str) -> str:
         return "".join("".join(one.parts) for one in self._blocks.values() if one.block.type == kind)
 
-    def _counted(self, chars: int) -> Usage:
+    def _counted(self, parts: list[str]) -> Usage:
+        chars = sum(map(len, parts))
         if self._usage.input_tokens is None:
-            return estimated(self._request, chars)
+            return estimated(self._request, chars, len(parts))
         usage = neutral_usage(self._usage)
         if self._stop is not None:
             return usage
-        return replace(usage, output_tokens=max(usage.output_tokens, (chars + 3) // 4), estimated=True)
+        return replace(
+            usage, output_tokens=max(usage.output_tokens, streamed_tokens(chars, len(parts))), estimated=True
+        )
 
     def _take(self, event: _Event, pieces: list[Delta]) -> None:
         if event.type == "content_block_delta" and event.delta is not None:

@@ -98,7 +98,8 @@ class OpenAiStream:
         if self._usage is not None:
             usage = neutral_usage(self._usage)
         else:
-            usage = estimated(self._request, len(text) + sum(len(call.arguments) for call in calls))
+            parts = [*self._text, *self._thought, *(part for call in self._calls.values() for part in call.arguments)]
+            usage = estimated(self._request, sum(map(len, parts)), len(parts))
         reason = stop_reason(self._finish, self._refused, bool(calls))
         thought = "".join(self._thought)
         return Completion(answer_text(text, self._request), calls, usage, reason, self._model, thought)

@@ -90,7 +90,9 @@ class ResponsesStream:
             return self._whole
         text, thought = "".join(self._text or self._refusal), "".join(self._thought)
         calls = tuple(ToolCall(call.id, call.name, "".join(call.parts)) for call in self._calls.values())
-        usage = estimated(self._request, len(text) + len(thought) + sum(len(call.arguments) for call in calls))
+        parts = [*(self._text or self._refusal), *self._thought]
+        parts += [part for call in self._calls.values() for part in call.parts]
+        usage = estimated(self._request, sum(map(len, parts)), len(parts))
         reason = "refusal" if self._refusal else "tool_calls" if calls else "stop"
         return Completion(answer_text(text, self._request), calls, usage, reason, "", thought)
 
