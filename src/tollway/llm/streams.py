@@ -10,7 +10,7 @@ from tollway.domain.errors import LlmError
 from tollway.domain.llm import Delta
 from tollway.llm.calls import CallResult, Plan, failure
 from tollway.llm.channel import Upstream
-from tollway.llm.providers.wire import StreamDecoder
+from tollway.llm.providers.decoder import StreamDecoder
 
 _DRAIN_S = 0.1
 

@@ -14,13 +14,13 @@ from tollway.domain.llm import Completion, LlmRequest, Sent, ToolCall, Usage
 from tollway.llm.providers.anthropic.inbound import InboundMessages
 from tollway.llm.providers.anthropic.response import decode as decode_message
 from tollway.llm.providers.anthropic.stream import AnthropicStream
+from tollway.llm.providers.decoder import StreamDecoder
 from tollway.llm.providers.inbound import Fault, Inbound, Stamp, pieces_of
 from tollway.llm.providers.openai.inbound_chat import InboundChat
 from tollway.llm.providers.openai.inbound_embeddings import InboundEmbeddings
 from tollway.llm.providers.openai.inbound_responses import InboundResponses
 from tollway.llm.providers.openai.response import decode as decode_chat
 from tollway.llm.providers.openai.stream import OpenAiStream
-from tollway.llm.providers.wire import StreamDecoder
 
 STAMP = Stamp("0" * 32, 1_700_000_000)
 USAGE_ASKED = {"stream_options": msgspec.Raw(b'{"include_usage":true}')}

@@ -9,7 +9,7 @@ import msgspec
 from tollway.domain.llm import Completion, Delta, LlmRequest
 
 if TYPE_CHECKING:
-    from tollway.llm.providers.wire import StreamDecoder
+    from tollway.llm.providers.decoder import StreamDecoder
 
 _ORDER = "Answer only with JSON that fits this JSON Schema, without any other word and without code fences:\n"
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)

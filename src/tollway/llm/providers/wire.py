@@ -3,34 +3,21 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from tollway.domain.errors import LlmError
-from tollway.domain.llm import Completion, Delta, LlmRequest, Usage
+from tollway.domain.llm import Completion, LlmRequest, Usage
 from tollway.llm import estimate
 from tollway.llm.channel import Channel
 from tollway.llm.providers import structured
+from tollway.llm.providers.decoder import StreamDecoder
 from tollway.llm.transport import TransportOptions
 
 _MESSAGE_CHARS_MAX = 300
 _TOKEN_CHARS_MAX = 8
-
-
-class StreamDecoder(Protocol):
-    """Makes pieces and, in the end, a completion of the bytes of a streamed answer."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the vendor said that the answer is whole."""
-
-    def feed(self, data: bytes) -> list[Delta]:
-        """The pieces in these bytes. Raises LlmError for the unreadable and for the vendor's own error."""
-
-    def completion(self) -> Completion:
-        """The answer so far; its usage is marked as estimated where the vendor has not told it."""
 
 
 @dataclass(frozen=True, slots=True)
