@@ -2,14 +2,12 @@
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from tollway.domain.llm import Completion, Delta, LlmRequest
-
-if TYPE_CHECKING:
-    from tollway.llm.providers.decoder import StreamDecoder
+from tollway.llm.providers.decoder import StreamDecoder
 
 _ORDER = "Answer only with JSON that fits this JSON Schema, without any other word and without code fences:\n"
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -34,7 +32,7 @@ def bare(completion: Completion) -> Completion:
 class BareStream:
     """Implements `StreamDecoder`: the pieces come as the model writes them, the answer is freed of its fences."""
 
-    def __init__(self, inner: "StreamDecoder") -> None:
+    def __init__(self, inner: StreamDecoder) -> None:
         self._inner = inner
 
     @property
