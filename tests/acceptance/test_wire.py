@@ -192,8 +192,9 @@ def test_unknown_fields_pass_through(stack: Stack, provider: Provider) -> None:
 
 Sdk = Callable[[openai.OpenAI, anthropic.Anthropic], Any]
 BAD: list[tuple[str, Sdk, str, str]] = [
-    ("unknown tier", lambda o, a: o.chat.completions.create(model="no", messages=HI), "NotFoundError", "no"),
-    ("unknown tier", lambda o, a: o.responses.create(model="no", input="Hi"), "NotFoundError", "no"),
+    ("unknown tier", lambda o, a: o.chat.completions.create(model="no", messages=HI), "NotFoundError",
+     "'param': 'model'"),
+    ("unknown tier", lambda o, a: o.responses.create(model="no", input="Hi"), "NotFoundError", "'param': 'model'"),
     ("unknown tier", lambda o, a: a.messages.create(model="no", max_tokens=5, messages=HI), "NotFoundError", "no"),
     ("no tokens", lambda o, a: o.chat.completions.create(model="fast", messages=HI, max_tokens=0), "BadRequestError",
      "max_tokens"),

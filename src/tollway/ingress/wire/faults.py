@@ -60,7 +60,7 @@ def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
         said = error.status or 400
         at_fault = said in _OUR_FAULT or (said >= 500 and said != _NOT_IMPLEMENTED)
         status = said if said in _PASSED_ON else 502 if at_fault else 400
-    param = error.field
+    param = "model" if error.code == "unknown_tier" else error.field
     if param is not None:
         param = _INPUTS.get(form, {}).get(param, param)
     retriable = status >= 429 and not error.final
