@@ -99,14 +99,15 @@ class FairQueue(Generic[W]):
         """The next calls in the order they would be served, with the weights of now."""
         heap = [(start, order, line, 0) for start, order, line in self._heap]
         heapify(heap)
+        again = count(max((order for _, order, _, _ in heap), default=0) + 1)  # of equals, who was served comes last
         lists: dict[int, list[tuple[W, float]]] = {}
         while heap and most > 0:
-            start, order, line, at = heappop(heap)
+            start, _, line, at = heappop(heap)
             calls = lists.setdefault(id(line), list(islice(line.calls.values(), most)))
             yield calls[at][0]
             most -= 1
             if at + 1 < len(calls):
-                heappush(heap, (start + calls[at][1] / self._weight(line.flow), order, line, at + 1))
+                heappush(heap, (start + calls[at][1] / self._weight(line.flow), next(again), line, at + 1))
 
     def _first(self) -> _Line[W] | None:
         return self._heap[0][2] if self._heap else None

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollway.llm.capacity.costs import Flow
@@ -81,6 +81,7 @@ def test_a_large_head_is_not_overtaken_for_ever() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.floats(0.1, 5), st.booleans()), max_size=60))
+@example([(A, 1.0, False), (A, 1.0, False), (B, 1.0, True), (B, 1.0, False)])
 def test_nobody_is_lost_or_served_twice(story: list[tuple[Flow, float, bool]]) -> None:
     """Whoever is pushed is popped once or discarded once; what is upcoming is what then comes."""
     queue: FairQueue[int] = FairQueue()
