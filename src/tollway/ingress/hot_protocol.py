@@ -11,14 +11,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from uuid import UUID
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-
 from tollway.domain.errors import Problem
 from tollway.ingress.app import Api
 from tollway.ingress.auth import Caller
 from tollway.ingress.hot import HEAD_FIELDS, RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head
 from tollway.ingress.problems import Reply, problem_reply
-from tollway.ingress.wire.shortcut import ELSEWHERE, STATUS_LINES, WireProtocol
+from tollway.ingress.wire.shortcut import STATUS_LINES, WireProtocol
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import RunRow
 
@@ -100,24 +98,12 @@ class HotProtocol(WireProtocol):
         reads = len(url) == RUN_PATH_CHARS and url.startswith(_READ_PREFIX)
         if (not reads and url != _SUBMIT_URL) or self.app.services.options.wire_only:
             return None
-        before = self.cycle
-        if (before is not None and not before.response_complete) or self.flow.write_paused:
+        head = Head()
+        if not self.common_shape(b"GET" if reads else b"POST", head, HEAD_FIELDS, b"0" if reads else b""):
             return None
-        parser = self.parser
-        if parser.get_method() != (b"GET" if reads else b"POST") or parser.get_http_version() != "1.1":
+        if not head.plain:
             return None
-        head, length = Head(), b"0" if reads else b""
-        for name, value in self.headers:
-            field = HEAD_FIELDS.get(name)
-            if field is not None:
-                setattr(head, field, value)
-            elif name == b"content-length":
-                length = value
-            elif name in ELSEWHERE:
-                return None
-        if not head.plain or not length.isdigit() or len(length) > 6 or int(length) > HIGH_WATER_LIMIT:
-            return None
-        return HotCycle(head, url[_READ_AT:].decode("latin-1") if reads else None, parser.should_keep_alive())
+        return HotCycle(head, url[_READ_AT:].decode("latin-1") if reads else None, self.parser.should_keep_alive())
 
     def _submit(self, cycle: HotCycle) -> None:
         api: Api = self.app

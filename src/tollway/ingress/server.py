@@ -4,15 +4,14 @@ Signals are the wiring's; `stop()` drains: no new work, streams end, requests un
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uvicorn
 
 from tollway.ingress.app import Api
 from tollway.ingress.hot_protocol import HotProtocol
+from tollway.ingress.quiet import QuietServer, quiet_config
 
 _BACKLOG = 2048
 _POLL_S = 0.01
@@ -24,15 +23,6 @@ class ServerOptions:
 
     grace_s: int = 10
     keep_alive_s: int = 75
-
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the wiring."""
-        yield
 
 
 class ApiServer:
@@ -56,23 +46,14 @@ class ApiServer:
         if self._task is not None:
             return
         await self._api.start()
-        config = uvicorn.Config(
+        config = quiet_config(
             self._api,
-            http=HotProtocol,
-            ws="none",
-            loop="none",
-            lifespan="off",
-            interface="asgi3",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=_BACKLOG,
+            HotProtocol,
+            _BACKLOG,
             timeout_keep_alive=self._options.keep_alive_s,
             timeout_graceful_shutdown=self._options.grace_s,
         )
-        self._server = _QuietServer(config)
+        self._server = QuietServer(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started and not self._task.done():  # noqa: ASYNC110  uvicorn has a flag, no event
             await asyncio.sleep(_POLL_S)

@@ -85,16 +85,6 @@ class RouteBoard:
                 found[name] = told
         return found
 
-    def fallbacks(self) -> dict[str, float]:
-        """For how many seconds each tier that does has lived on fallback."""
-        now = self._clock.monotonic()
-        found = {}
-        for tier in self._fallbacks.tiers:
-            since = self._fallbacks.since(tier)
-            if since is not None:
-                found[tier] = round(now - since, 1)
-        return found
-
 
 def shown_routes(routes: Sequence[Route], told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every configured route with what all processes tell of it; `told` are their facts.

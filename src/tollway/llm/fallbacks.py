@@ -36,11 +36,6 @@ class FallbackWatch:
             return False
         return self._episodes.pop(tier).told
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """The tiers that live on fallback now."""
-        return tuple(self._episodes)
-
     def since(self, tier: str) -> float | None:
         """The monotonic second since which a tier has lived on fallback; None while it does not."""
         episode = self._episodes.get(tier)

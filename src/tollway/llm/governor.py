@@ -66,10 +66,6 @@ class Governor:
         self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths)
         self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
 
-    def check(self, request: LlmRequest, caller: Caller) -> None:
-        """Raise a final LlmError for a request that no route could ever serve. Nothing is held."""
-        self._placer.groups(self._errand(request, caller, Terms()))
-
     async def complete(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult:
         """The whole answer. Raises LlmError, and whatever the books forbid."""
         errand = self._errand(request, caller, terms)

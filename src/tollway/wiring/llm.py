@@ -58,7 +58,7 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
         return shifted(shifts.now, caller, tier) if shifts.now else tier
 
     async with caches(parts) as cached:
-        await lazy.start()
+        await lazy.start(anchor=False)
         await gateway.start()
         breakers.start()
         await capacity.start()

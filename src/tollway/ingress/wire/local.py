@@ -1,12 +1,11 @@
 """The wire on this machine's loopback, for the frameworks of a worker's runs; it listens from its first use on."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 
 import uvicorn
 
+from tollway.ingress.quiet import QuietServer, quiet_config
 from tollway.ingress.wire.app import WireApp
 from tollway.ingress.wire.door import Door
 from tollway.ingress.wire.shortcut import WireProtocol
@@ -14,15 +13,6 @@ from tollway.ingress.wire.shortcut import WireProtocol
 _BACKLOG = 1024
 _HOST = "127.0.0.1"
 _POLL_S = 0.01
-
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the wiring."""
-        yield
 
 
 class LocalWire:
@@ -42,7 +32,7 @@ class LocalWire:
             listener.listen(_BACKLOG)
             listener.setblocking(False)
             self._base_url = f"http://{_HOST}:{listener.getsockname()[1]}/v1"
-            self._server = _QuietServer(_config(self._app))
+            self._server = QuietServer(quiet_config(self._app, WireProtocol, _BACKLOG))
             self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]))
         return self._base_url
 
@@ -55,20 +45,3 @@ class LocalWire:
             await asyncio.sleep(_POLL_S)
         self._server.should_exit = self._server.force_exit = True
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _config(app: WireApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=WireProtocol,
-        ws="none",
-        loop="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=_BACKLOG,
-    )

@@ -7,7 +7,7 @@ uvicorn's own callbacks (body, pipelining, disconnect, shutdown) look at. The ap
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +21,7 @@ from tollway.ingress.wire.door import FORMS, Door, Order, Streamed
 from tollway.ingress.wire.faults import cut_off
 
 PATHS = {path.encode(): path for path in FORMS}
-ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+_ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
@@ -87,24 +87,30 @@ class WireProtocol(HttpToolsProtocol):
 
     def wire_cycle(self) -> WireCycle | None:
         """The cycle of a call that may take the short way."""
-        path = PATHS.get(self.url)
+        path, head = PATHS.get(self.url), WireHead()
+        if path is None or self.app.door is None or not self.common_shape(b"POST", head, WIRE_FIELDS):
+            return None
+        return WireCycle(path, head, keep_alive=self.parser.should_keep_alive())
+
+    def common_shape(self, method: bytes, head: object, fields: Mapping[bytes, str], length: bytes = b"") -> bool:
+        """Whether the request may take a short way; the headers of `fields` are noted on the head.
+
+        `length` is that of the body when no header says it.
+        """
         before, parser = self.cycle, self.parser
-        if path is None or self.app.door is None or (before is not None and not before.response_complete):
-            return None
-        if self.flow.write_paused or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
-            return None
-        head, length = WireHead(), b""
+        if (before is not None and not before.response_complete) or self.flow.write_paused:
+            return False
+        if parser.get_method() != method or parser.get_http_version() != "1.1":
+            return False
         for name, value in self.headers:
-            field = WIRE_FIELDS.get(name)
+            field = fields.get(name)
             if field is not None:
                 setattr(head, field, value)
             elif name == b"content-length":
                 length = value
-            elif name in ELSEWHERE:
-                return None
-        if not length.isdigit() or len(length) > 6 or int(length) > HIGH_WATER_LIMIT:
-            return None
-        return WireCycle(path, head, keep_alive=parser.should_keep_alive())
+            elif name in _ELSEWHERE:
+                return False
+        return length.isdigit() and len(length) <= 6 and int(length) <= HIGH_WATER_LIMIT
 
     def _ask(self, cycle: WireCycle, door: Door) -> None:
         try:

@@ -23,7 +23,6 @@ HIT = "hit"
 SHARED_HIT = "shared_hit"
 FLIGHT = "flight"
 MISS = "miss"
-RESULTS = (HIT, SHARED_HIT, FLIGHT, MISS)
 """Where an answer came from: memory, the shared tier, an identical call in flight; or it was made."""
 
 
@@ -39,7 +38,7 @@ Value = TypeVar("Value", bound=Keepable)
 
 
 class Found(msgspec.Struct, Generic[Value], frozen=True, gc=False):
-    """An answer, and where it came from (one of RESULTS)."""
+    """An answer, and where it came from."""
 
     value: Value
     result: str
