@@ -168,5 +168,5 @@ class Governor:
         if tier != request.tier:
             request = replace(request, tier=tier)
         deadline = self._options.clock.monotonic() + terms.timeout_s
-        flow = Flow(caller.lane, caller.tenant, caller.agent)
+        flow = Flow(caller.lane, caller.tenant, caller.agent, caller.weight)
         return Errand(request, caller, input_tokens, deadline, terms.again, flow)
