@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import asyncpg
 
@@ -25,6 +26,7 @@ STALE_AFTER_S = 5.0
 UNNAMED_GATE = "other"
 _QUEUED, _RUNNING, _WAITING, _PARKED = range(4)
 
+Key = TypeVar("Key")
 Line = tuple[str, str, str]
 """Lane, class (an agent) and tenant."""
 
@@ -85,12 +87,12 @@ class Backlog:
     @cached_property
     def lanes(self) -> Mapping[str, Count]:
         """By lane."""
-        return self._by(lambda line: line[0])
+        return _by(lambda line: line[0], self.lines.items())
 
     @cached_property
     def tenants(self) -> Mapping[str, Count]:
         """By tenant."""
-        return self._by(lambda line: line[2])
+        return _by(lambda line: line[2], self.lines.items())
 
     def of(self, lane: str | None = None, tenant: str | None = None) -> Count:
         """The whole, or what is of a lane, a tenant, or both."""
@@ -102,19 +104,15 @@ class Backlog:
             return self.tenants.get(tenant, Count())
         return _sum(count for line, count in self.lines.items() if line[0] == lane and line[2] == tenant)
 
-    def classes(self, lane: str) -> dict[str, Count]:
-        """What is in a lane, by class."""
-        found: dict[str, Count] = {}
-        for line, count in self.lines.items():
-            if line[0] == lane:
-                found.setdefault(line[1], Count()).add(count)
-        return found
+    def classes(self, tenant: str | None = None) -> Mapping[tuple[str, str], Count]:
+        """By lane and class, of all tenants or of one."""
+        if tenant is None:
+            return self._classes
+        return _by(lambda line: line[:2], ((line, count) for line, count in self.lines.items() if line[2] == tenant))
 
-    def _by(self, key: Callable[[Line], str]) -> dict[str, Count]:
-        found: dict[str, Count] = {}
-        for line, count in self.lines.items():
-            found.setdefault(key(line), Count()).add(count)
-        return found
+    @cached_property
+    def _classes(self) -> Mapping[tuple[str, str], Count]:
+        return _by(lambda line: line[:2], self.lines.items())
 
 
 async def read_backlog(database: Database, clock: Clock) -> Backlog:
@@ -225,6 +223,13 @@ def _lines(rows: Iterable[asyncpg.Record]) -> dict[Line, Count]:
         count = found.get(line)
         if count is not None:
             count.shut, count.runnable = count.runnable, 0
+    return found
+
+
+def _by(key: Callable[[Line], Key], lines: Iterable[tuple[Line, Count]]) -> dict[Key, Count]:
+    found: dict[Key, Count] = {}
+    for line, count in lines:
+        found.setdefault(key(line), Count()).add(count)
     return found
 
 

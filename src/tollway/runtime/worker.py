@@ -29,6 +29,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
@@ -40,6 +41,7 @@ RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
 WAIT_WEIGHT = 0.1
+LAG_WEIGHT = 0.05
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
 
@@ -65,6 +67,8 @@ class Worker:
         self.abandoned = False
         self.waits_s: dict[str, float] = {}
         self._served = Served()
+        self.lag_s = 0.0
+        self.cpu = CpuShare()
         self._registry = registry
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
@@ -96,6 +100,10 @@ class Worker:
         now = self._services.clock.monotonic()
         running = list(self._running.values())
         return self._served.told((held.claim.lane, held.claim.agent, now - held.began_at) for held in running)
+
+    def note_lag(self, lag_s: float) -> None:
+        """The event loop ran so late: `lag_s` is the mean of the last seconds."""
+        self.lag_s += LAG_WEIGHT * (lag_s - self.lag_s)
 
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
@@ -297,15 +305,18 @@ def _cancelled(asked_by: str) -> Cancelled:
     return Cancelled(kind, who)
 
 
-def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Metrics) -> dict[str, Any]:
+def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:
     """What a worker's row tells the others."""
     return {
         "metrics": metrics.snapshot(),
         "claiming": worker.claiming,
-        "agents": list(agents),
-        "slots": slots,
+        "agents": list(options.agents),
+        "lanes": list(options.lanes),
+        "slots": options.slots,
         "running": worker.running,
         "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
         "served": worker.served,
+        "lag_s": round(worker.lag_s, 4),
+        "cpu": round(worker.cpu.read(), 3),
         "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
     }
