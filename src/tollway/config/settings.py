@@ -141,6 +141,7 @@ class Worker(Section):
     """How a worker process works: `slots` runs at once, of `lanes`; its beat is `heartbeat_s`, its lease `lease_ttl_s`.
 
     `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given.
+    With `--autoscale`, a worker stops once fewer were wanted for `scale_down_after_s`.
     """
 
     processes: Annotated[int, Number, Field(ge=0, le=1024)] = 1
@@ -150,14 +151,19 @@ class Worker(Section):
     heartbeat_s: Seconds = 3.0
     lease_ttl_s: Seconds = 12.0
     loop_block_max_s: Seconds = 60.0
+    scale_down_after_s: Seconds = 30.0
 
 
 class Lane(Section):
-    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up."""
+    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up.
+
+    `target_wait_s` is how long its work should wait at most: the scaling signal wants workers for that.
+    """
 
     share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
     max_wait_s: Seconds | None = None
     age_after_s: Seconds = 300.0
+    target_wait_s: Seconds = 10.0
 
 
 class Llm(Section):
@@ -316,9 +322,9 @@ class Settings(Section):
 
 
 LANES: dict[str, dict[str, object]] = {
-    "interactive": {"share": 0.3, "age_after_s": 10},
-    "standard": {"share": 0.2, "age_after_s": 60},
-    "batch": {"share": 0.1, "age_after_s": 300},
+    "interactive": {"share": 0.3, "age_after_s": 10, "target_wait_s": 1},
+    "standard": {"share": 0.2, "age_after_s": 60, "target_wait_s": 10},
+    "batch": {"share": 0.1, "age_after_s": 300, "target_wait_s": 120},
 }
 
 # What the simulated provider charges: 150 and 600 nano-dollars a token, whatever the model.

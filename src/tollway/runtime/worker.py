@@ -18,6 +18,7 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
+from tollway.queue.service import Served
 from tollway.record.claims import Claim, Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
@@ -28,6 +29,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
@@ -39,6 +41,7 @@ RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
 WAIT_WEIGHT = 0.1
+LAG_WEIGHT = 0.05
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
 
@@ -63,6 +66,9 @@ class Worker:
         self.id = worker_id
         self.abandoned = False
         self.waits_s: dict[str, float] = {}
+        self._served = Served()
+        self.lag_s = 0.0
+        self.cpu = CpuShare()
         self._registry = registry
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
@@ -87,6 +93,17 @@ class Worker:
     def running(self) -> int:
         """Runs in slots now."""
         return len(self._running)
+
+    @property
+    def served(self) -> dict[str, dict[str, list[float]]]:
+        """What this worker has served so far, and holds now, by lane and agent."""
+        now = self._services.clock.monotonic()
+        running = list(self._running.values())
+        return self._served.told((held.claim.lane, held.claim.agent, now - held.began_at) for held in running)
+
+    def note_lag(self, lag_s: float) -> None:
+        """The event loop ran so late: `lag_s` is the mean of the last seconds."""
+        self.lag_s += LAG_WEIGHT * (lag_s - self.lag_s)
 
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
@@ -130,6 +147,7 @@ class Worker:
         for claim in claims:
             self._by_lane[claim.lane] += 1
             self._services.metrics.runs_claimed.add(claim.lane)
+            self._served.claimed(claim.lane, claim.agent)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -184,7 +202,6 @@ class Worker:
         execution = Execution(spec, journal, self._services.clock, self._services.runs)
         self._running[claim.run_id] = execution
         outcome: Outcome = Abandoned()
-        began = self._services.clock.monotonic()
         if claim.cancelled_by is not None:  # asked of an earlier holder, who could not obey any more
             execution.stop(_cancelled(claim.cancelled_by))
         try:
@@ -198,7 +215,7 @@ class Worker:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
-            self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+            self._account(claim, journal, outcome, self._services.clock.monotonic() - execution.began_at)
 
     async def _bury(self, execution: Execution) -> Outcome:
         """A run that the worker itself could not end: a dead letter, rather than to be tried for ever."""
@@ -220,6 +237,7 @@ class Worker:
         elif claim.hooked:
             news.publish("webhook", "")
         self._count(claim, outcome)
+        self._served.ended(claim.lane, claim.agent, took_s)
         cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
         key = (claim.lane, claim.agent, claim.tenant)
         self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
@@ -287,14 +305,18 @@ def _cancelled(asked_by: str) -> Cancelled:
     return Cancelled(kind, who)
 
 
-def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Metrics) -> dict[str, Any]:
+def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:
     """What a worker's row tells the others."""
     return {
         "metrics": metrics.snapshot(),
         "claiming": worker.claiming,
-        "agents": list(agents),
-        "slots": slots,
+        "agents": list(options.agents),
+        "lanes": list(options.lanes),
+        "slots": options.slots,
         "running": worker.running,
         "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
+        "served": worker.served,
+        "lag_s": round(worker.lag_s, 4),
+        "cpu": round(worker.cpu.read(), 3),
         "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
     }

@@ -181,6 +181,10 @@ class Metrics:
         self.loop_lag_seconds = Histogram("tollway_loop_lag_seconds", "How late the event loop ran.", LAG_SECONDS)
         self.runs_running = Gauge("tollway_runs_running", "Runs that hold a slot of this process now.")
         self.slots = Gauge("tollway_slots", "Slots of this process.")
+        self.queue_runnable = Gauge("tollway_queue_runnable", "Queued runs that could run now.", ("lane",))
+        self.queue_blocked = Gauge("tollway_queue_blocked", "Live runs that could not, by why.", ("lane", "reason"))
+        self.queue_running = Gauge("tollway_queue_running", "Runs in slots, over all workers.", ("lane",))
+        self.workers_wanted = Gauge("tollway_workers_wanted", "Workers that the lane's work wants.", ("lane",))
         self._own_process = ProcessCollector(registry=None)
 
     @property

@@ -139,18 +139,18 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
+        claiming = _claimer_options(settings, agents)
         worker = _make_worker(parts, agents, path, wire, worker_id, claims)
-        names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             worker_id,
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
             lambda: {
-                **process_facts(worker, names, settings.worker.slots, parts.metrics),
+                **process_facts(worker, claiming, parts.metrics),
                 "routes": path.governor.board.facts(),
             },
             lambda: _replaced(worker, stop),
-            parts.metrics.loop_lag_seconds.observe,
+            lambda lag_s: _late(worker, parts, lag_s),
         )
         heartbeat.on_settings(shifts.version_seen)
         heartbeat.start()
@@ -182,10 +182,18 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
         runs,
         parts.metrics,
     )
+    return Worker(worker_id, agents, _claimer_options(settings, agents), services)
+
+
+def _claimer_options(settings: Settings, agents: Registry) -> ClaimerOptions:
     shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
     names = tuple(spec.name for spec in agents.all())
-    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
-    return Worker(worker_id, agents, options, services)
+    return ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
+
+
+def _late(worker: Worker, parts: Base, lag_s: float) -> None:
+    parts.metrics.loop_lag_seconds.observe(lag_s)
+    worker.note_lag(lag_s)
 
 
 def _replaced(worker: Worker, stop: asyncio.Event) -> None:
