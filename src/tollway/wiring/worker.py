@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tollway.config import Settings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
+from tollway.llm.governor import Governor
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -21,6 +22,8 @@ from tollway.record.journal import JournalRecord
 from tollway.record.processes import leave_process, register_process
 from tollway.record.shifts import ShiftBoard
 from tollway.runtime.claimer import ClaimerOptions
+from tollway.runtime.dependencies import Dependencies
+from tollway.runtime.doors import DoorOptions, ProcessDoors
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.isolation import Isolation, Scope, isolate_program
 from tollway.runtime.registry import Registry, registry
@@ -139,7 +142,8 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, path, wire, worker_id, claims)
+        gates = _make_gates(parts, agents, path.governor)
+        worker = _make_worker(parts, agents, path, wire, claims, gates)
         names = [spec.name for spec in agents.all()]
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -148,26 +152,33 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             lambda: {
                 **process_facts(worker, names, settings.worker.slots, parts.metrics),
                 "routes": path.governor.board.facts(),
+                "dependencies": gates.dependencies.facts(),
+                "doors": gates.doors.facts(),
             },
             lambda: _replaced(worker, stop),
             parts.metrics.loop_lag_seconds.observe,
         )
         heartbeat.on_settings(shifts.version_seen)
+        gates.doors.on_turn = heartbeat.soon
+        gates.dependencies.board.start()
         heartbeat.start()
         try:
             yield _Crew(parts, worker, claims, heartbeat)
         finally:
             heartbeat.stop()
+            gates.dependencies.board.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
 
 
-def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, worker_id: int, claims: Claims) -> Worker:
-    settings = parts.settings
+def _make_worker(
+    parts: Base, agents: Registry, path: LlmPath, wire: RunWire, claims: Claims, gates: "_Gates"
+) -> Worker:
+    settings, dependencies, doors = parts.settings, gates.dependencies, gates.doors
     runs = RunServices(
         LlmSteps(path.governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
-        TaskSteps(parts.ids, parts.metrics, path.caches.tasks),
+        TaskSteps(parts.ids, parts.metrics, path.caches.tasks, dependencies),
         WatchedTokens(parts.broadcast),
         random.random,
         asyncio.get_running_loop(),
@@ -176,7 +187,7 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
     services = WorkerServices(
         parts.database,
         claims,
-        JournalRecord(parts.database, worker_id),
+        JournalRecord(parts.database, claims.worker),
         parts.broadcast,
         parts.clock,
         runs,
@@ -184,8 +195,28 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
     )
     shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
     names = tuple(spec.name for spec in agents.all())
-    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
-    return Worker(worker_id, agents, options, services)
+    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names, doors)
+    return Worker(claims.worker, agents, options, services)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """What may hold runs of a worker."""
+
+    dependencies: Dependencies
+    doors: ProcessDoors
+
+
+def _make_gates(parts: Base, agents: Registry, governor: Governor) -> _Gates:
+    settings, specs = parts.settings, agents.all()
+    dependencies = Dependencies(settings.breaker, settings.dependencies, parts.broadcast, parts.clock, parts.metrics)
+    options = DoorOptions(
+        settings.worker.lanes,
+        settings.llm.park_after_s,
+        {spec.name: spec.requires for spec in specs if spec.requires},
+        {spec.name: spec.lane for spec in specs},
+    )
+    return _Gates(dependencies, ProcessDoors(options, governor, dependencies.board, parts.clock))
 
 
 def _replaced(worker: Worker, stop: asyncio.Event) -> None:
