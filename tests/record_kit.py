@@ -171,7 +171,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     await claims.mark_idle("standard", empty.empty)
     await claims.raise_floor("standard", {"triage": 1.0})
     await claims.true_up({("standard", "triage", "default"): 5.0})
-    assert (await keeper.due()).opens_at is None
+    assert (await keeper.due()).opens == {}
     assert await keeper.expire() == await keeper.bury_poison() == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})

@@ -51,7 +51,7 @@ insert into answer (key, tenant, agent, value, expires_at)
 insert into process (role, host, pid, lease_ttl_s) select 'worker', 'h', n, 12 from generate_series(1, 5) n;
 update queue set state = 1, worker = 3, fence = 65536
     where run_id in (select run_id from queue order by run_id limit 1000);
-update queue set gate = 'time', place = place + 3600000000
+update queue set gate = 'time', opens_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 5000);
 update queue set expires_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 20000);

@@ -186,7 +186,7 @@ class Llm(Section):
 
 
 class Breaker(Section):
-    """When the breaker of a route opens, and how it closes again.
+    """When the breaker of a route, or of a dependency, opens, and how it closes again.
 
     Of the calls of the last `window_s`, at least `calls_min`, `failure_share` failed, or their p99 was above the
     route's `latency_p99_max_s`. After `open_s` (doubling up to `open_max_s` while probes fail) a `probe_share` of calls
@@ -200,6 +200,22 @@ class Breaker(Section):
     open_max_s: Seconds = 30.0
     probe_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.05
     ramp_s: Seconds = 10.0
+
+
+class Dependency(Section):
+    """What is said of a dependency that tasks name; what is left out holds as in `[breaker]`.
+
+    With `latency_p99_max_s` calls that take longer speak against it too.
+    """
+
+    window_s: Seconds | None = None
+    calls_min: Count = 5
+    failure_share: Annotated[float, Number, Field(gt=0, le=1)] | None = None
+    open_s: Seconds | None = None
+    open_max_s: Seconds | None = None
+    probe_share: Annotated[float, Number, Field(gt=0, le=1)] | None = None
+    ramp_s: Seconds | None = None
+    latency_p99_max_s: Seconds | None = None
 
 
 class Tier(Section):
@@ -294,7 +310,7 @@ class Telemetry(Section):
 
 
 class Settings(Section):
-    """All of it. `load_settings` makes one; `providers`, `lanes` and `prices` are keyed by name."""
+    """All of it. `load_settings` makes one; `dependencies`, `providers`, `lanes` and `prices` are keyed by name."""
 
     server: Server = Server()
     database: Database = Database()
@@ -303,6 +319,7 @@ class Settings(Section):
     lanes: Mapping[LaneName, Lane]
     llm: Llm = Llm()
     breaker: Breaker = Breaker()
+    dependencies: Mapping[Name, Dependency] = Field(default_factory=dict)
     tiers: Mapping[Name, Tier] = Field(default_factory=dict)
     providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()

@@ -8,12 +8,13 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.queue.shares import room
 from tollway.record.claims import LINES_MAX, Claim, Claimed, Claims
+from tollway.runtime.doors import Doors, OpenDoors
 from tollway.telemetry.logs import get_logger
 
 log = get_logger("claimer")
@@ -28,12 +29,16 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ClaimerOptions:
-    """What a worker claims: its lanes in order of precedence with their shares of its slots, and its agents."""
+    """What a worker claims: its lanes in order of precedence with their shares of its slots, and its agents.
+
+    `doors` say which agents' runs may start just now.
+    """
 
     lanes: tuple[str, ...]
     shares: dict[str, float]
     slots: int
     agents: tuple[str, ...]
+    doors: Doors = field(default_factory=OpenDoors)
 
 
 class Claimer:
@@ -120,13 +125,26 @@ class Claimer:
     def _busy(self) -> bool:
         return sum(self._running.values()) > BATCH_MAX // 4
 
+    def _open_classes(self, lane: str) -> list[tuple[list[str], int]]:
+        """The agents whose runs may be claimed together, and how many: a closed class is not looked at at all."""
+        rooms = {agent: self._options.doors.room(lane, agent) for agent in self._options.agents}
+        whole = [agent for agent, most in rooms.items() if most is None]
+        few = [([agent], min(most, BATCH_MAX // 2)) for agent, most in rooms.items() if most]
+        return [(whole, BATCH_MAX), *few] if whole else few
+
     async def _claim(self, lane: str) -> None:
-        wanted = min(BATCH_MAX, room(lane, self._running, self._options.shares, self._options.slots))
+        for agents, most in self._open_classes(lane):
+            await self._claim_of(lane, agents, most)
+
+    async def _claim_of(self, lane: str, agents: Sequence[str], most: int) -> None:
+        wanted = min(most, BATCH_MAX, room(lane, self._running, self._options.shares, self._options.slots))
         if wanted == 0:
             self._backlogged.add(lane)
             return
         floor = self._floors[lane]
-        floors = floor.at(self._clock.monotonic())
+        whole = most >= BATCH_MAX
+        known = floor.at(self._clock.monotonic()) if whole else {}
+        floors = {agent: known.get(agent, 0.0) for agent in agents}
         claimed = await self._claims.claim(lane, floors, wanted)
         if claimed.claims:
             self._take(claimed.claims)
@@ -138,7 +156,7 @@ class Claimer:
             self._hungry.add(lane)
         else:
             self._backlogged.discard(lane)
-        if claimed.low is not None:
+        if claimed.low is not None and whole:  # one class alone does not say how far the lane's service is
             await self._keep_floor(lane, floor, claimed.low)
         await self._close_empty(lane, claimed, full=len(claimed.claims) == wanted)
 

@@ -70,6 +70,7 @@ class Worker:
         self.lag_s = 0.0
         self.cpu = CpuShare()
         self._registry = registry
+        self._doors = options.doors
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
         self._running: dict[UUID, Execution] = {}
@@ -111,11 +112,13 @@ class Worker:
             return
         self.begin_alone()
         self._unsubscribe.append(self._services.broadcast.subscribe("queue", self._claimer.news))
+        self._doors.watch(self._claimer.news)
         self._claiming = asyncio.get_running_loop().create_task(self._claimer.run(), name="claimer")
 
     async def stop(self, grace_s: float) -> None:
         """Claim no more, finish within the grace time, hand back the rest; a second stop is nothing."""
         self._claimer.stop()
+        self._doors.stop()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe = []
@@ -148,6 +151,7 @@ class Worker:
             self._by_lane[claim.lane] += 1
             self._services.metrics.runs_claimed.add(claim.lane)
             self._served.claimed(claim.lane, claim.agent)
+            self._doors.took(claim.lane, claim.agent)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -232,6 +236,8 @@ class Worker:
     def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
         news = self._services.broadcast
         news.publish("run", str(claim.run_id))
+        if not claim.steps:
+            self._doors.ended(claim.agent, journal.first_tier)
         if isinstance(outcome, RetryAt | Parked):
             news.publish("due", "")
         elif claim.hooked:

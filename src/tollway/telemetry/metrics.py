@@ -170,6 +170,9 @@ class Metrics:
         self.llm_waiting = Gauge("tollway_llm_waiting", "Calls that wait for capacity now.", ("route",))
         self.llm_in_flight = Gauge("tollway_llm_in_flight", "Calls under way now.", ("route",))
         self.breaker_open = Gauge("tollway_breaker_open", "1 while the breaker is not closed.", ("route",))
+        self.dependency_open = Gauge(
+            "tollway_dependency_open", "1 while the breaker of a dependency is not closed.", ("dependency",)
+        )
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )

@@ -45,7 +45,7 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
     """The LLM path, its guards at work. Raises ConfigError for a route that could never be called."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
-    breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
+    breakers = BreakerBoard.of_routes(settings.routes, settings.breaker, parts.broadcast, parts.clock)
     lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
     counts = {route.name: counts_of(settings.providers[route.provider].kind) for route in settings.routes}
     lanes = {name: settings.lanes[name].share for name in dict.fromkeys((*settings.worker.lanes, *settings.lanes))}
