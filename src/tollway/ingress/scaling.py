@@ -32,7 +32,7 @@ class LoadBoard:
         self._scaling = Scaling(aims, options.slots)
         self._shown: Signal | None = None
         self._gauged: set[tuple[str, ...]] = set()
-        sync.on_processes(self._hear)
+        sync.on_processes(self.hear)
 
     @property
     def rates(self) -> Rates:
@@ -55,7 +55,8 @@ class LoadBoard:
         """Leave a count under way; a second stop is nothing."""
         await self.backlog.stop()
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """The workers' beats were read anew."""
         workers = {worker.id: worker.facts for worker in self._sync.workers if not worker.stopping}
         self._scaling.hear(self._clock.monotonic(), workers)
 

@@ -5,6 +5,7 @@ the time on it: nobody waits for a count of a million runs every second, and an 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +19,12 @@ from tollway.record.database import Database
 from tollway.record.sql import query
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("backlog")
+log = get_logger(__name__)
 
 INTERVAL_MIN_S = 1.0
 INTERVAL_PER_READ = 50.0
 STALE_AFTER_S = 5.0
+_READS_KEPT = 3
 UNNAMED_GATE = "other"
 _QUEUED, _RUNNING, _WAITING, _PARKED = range(4)
 
@@ -133,14 +135,17 @@ class BacklogWatch:
         self._clock = clock
         self._latest: Backlog | None = None
         self._due_at = float("-inf")
+        self._took: deque[float] = deque(maxlen=_READS_KEPT)
         self._reading: asyncio.Task[None] | None = None
         self._error = DatabaseUnavailable("the queue was not counted yet")
 
     @property
     def interval_s(self) -> float:
-        """Seconds between counts at least: one, or fifty times what the last one took."""
-        took_s = 0.0 if self._latest is None else self._latest.took_s
-        return max(INTERVAL_MIN_S, INTERVAL_PER_READ * took_s)
+        """Seconds between counts at least: one, or fifty times what a count takes.
+
+        Of the last few the quickest tells: the others waited for a connection or a core as well.
+        """
+        return max(INTERVAL_MIN_S, INTERVAL_PER_READ * min(self._took, default=0.0))
 
     @property
     def latest(self) -> Backlog | None:
@@ -189,6 +194,7 @@ class BacklogWatch:
     async def _read(self) -> None:
         try:
             self._latest = await read_backlog(self._database, self._clock)
+            self._took.append(self._latest.took_s)
             self._due_at = self._latest.at + self.interval_s
         except (DatabaseUnavailable, OSError) as error:
             self._due_at = self._clock.monotonic() + INTERVAL_MIN_S

@@ -20,7 +20,7 @@ from tollway.runtime.supervisor import ChildSpec, Supervisor
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import database_options, lane_aims
 
-log = get_logger("autoscale")
+log = get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
 IDLE_LOOK_EVERY_S = 2.0
