@@ -205,7 +205,8 @@ class Breaker(Section):
 class Dependency(Section):
     """What is said of a dependency that tasks name; what is left out holds as in `[breaker]`.
 
-    With `latency_p99_max_s` calls that take longer speak against it too.
+    It is called less often than a route, and nothing serves in its stead: fewer calls are enough to judge it, and more
+    of them try it again. With `latency_p99_max_s` calls that take longer speak against it too.
     """
 
     window_s: Seconds | None = None
@@ -213,7 +214,7 @@ class Dependency(Section):
     failure_share: Annotated[float, Number, Field(gt=0, le=1)] | None = None
     open_s: Seconds | None = None
     open_max_s: Seconds | None = None
-    probe_share: Annotated[float, Number, Field(gt=0, le=1)] | None = None
+    probe_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.5
     ramp_s: Seconds | None = None
     latency_p99_max_s: Seconds | None = None
 

@@ -5,7 +5,7 @@ it is so in every worker that serves it. What they tell is as old as their last 
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from tollway.domain.clock import Clock
 from tollway.domain.gates import Blocked
@@ -50,7 +50,7 @@ def shut_classes(workers: Iterable[LiveProcess]) -> dict[str, Blocked]:
         agents, doors = worker.facts.get("agents"), worker.facts.get("doors")
         if worker.stopping or not isinstance(agents, list):
             continue
-        for agent in agents:
+        for agent in filter(_is_name, agents):
             told = _read(doors.get(agent)) if isinstance(doors, dict) else None
             if told is None:
                 served.add(agent)
@@ -63,6 +63,10 @@ def _sooner(one: Blocked | None, other: Blocked) -> Blocked:
     if one is None or one.until is None:
         return other
     return one if other.until is None or one.until <= other.until else other
+
+
+def _is_name(told: object) -> TypeGuard[str]:
+    return isinstance(told, str)
 
 
 def _read(told: Any) -> Blocked | None:
