@@ -135,7 +135,8 @@ async def test_truing_up_is_the_rules_twin(postgres: object, database_url: str, 
         await admin.execute("truncate flow, flow_floor")
         await claims.enter_classes(["standard"], ["triage"])
         await admin.executemany(
-            "insert into flow (lane, class, tenant, est_nano, vtime, entered) values ('standard', 'triage', $1, $2, $3, $4)",
+            "insert into flow (lane, class, tenant, est_nano, vtime, entered) "
+            "values ('standard', 'triage', $1, $2, $3, $4)",
             [(f"t{number}", *line[:3]) for number, line in enumerate(lines)],
         )
         await claims.true_up({("standard", "triage", f"t{n}"): line[3] for n, line in enumerate(lines)})
@@ -337,7 +338,7 @@ async def test_a_run_apart_is_claimed_alone_and_once(database: Database, admin: 
 
 
 async def test_what_runs_really_cost_is_trued_up(database: Database, admin: asyncpg.Connection) -> None:
-    """The difference to the charge is added over the weight, and the next run is charged what the last ones cost (P7)."""
+    """The difference to the charge is added over the weight; the next run is charged what the last ones cost (P7)."""
     await put_tenant(database, "heavy", {"weight": 4})
     claims, _ = await new_claims(database)
     await claims.enter_classes(["standard"], ["triage"])
