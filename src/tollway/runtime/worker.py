@@ -38,6 +38,7 @@ POLL_DEAF_S = 1.0
 RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
+OPEN_RETRY_S = 0.5
 WAIT_WEIGHT = 0.1
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
@@ -281,16 +282,24 @@ class Worker:
                     await self._reconcile()
 
     async def _open_lines(self) -> None:
-        """Open the lines of capped tenants whose runs left their slots; what fails here the keeper makes good."""
+        """Open the lines of capped tenants whose runs left their slots."""
         while True:
             await self._cap_eased.wait()
             self._cap_eased.clear()
-            with suppress(DatabaseUnavailable):
+            try:
                 await self._open_full()
+            except DatabaseUnavailable:
+                self._cap_eased.set()
+                await asyncio.sleep(OPEN_RETRY_S * random.uniform(0.5, 1.5))
 
     async def _open_full(self) -> None:
         left, self._left = self._left, set()
-        for lane in await self._services.claims.turn_capped(list(left)) if left else ():
+        try:
+            opened = await self._services.claims.turn_capped(list(left)) if left else []
+        except DatabaseUnavailable:
+            self._left |= left
+            raise
+        for lane in opened:
             self._services.broadcast.publish("queue", lane)
             self._claimer.news(lane)
 
