@@ -146,7 +146,8 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
         given.get("shares", SHARES),
         given.get("slots", 100),
         tuple(spec.name for spec in specs),
-        doors,
+        given.get("doors", doors),
+        **{name: given[name] for name in ("bulkheads", "age_after_s") if name in given},
     )
     services = WorkerServices(database, claims, record, broadcast, clock, runs, metrics)
     worker = Worker(worker_id, agents, options, services)

@@ -147,6 +147,10 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "accept_runs",
         "find_idempotent",
         "claim_runs",
+        "look_for_work",
+        "oldest_place",
+        "find_full",
+        "turn_flows",
         "lock_lines",
         "idle_lines",
         "true_up",
@@ -204,7 +208,7 @@ async def claim_buffers(url: str) -> int:
                 async with connection.transaction():
                     row = await connection.fetchval(
                         "explain (analyze, buffers, timing off, format json) " + query("claim_runs").rstrip(";"),
-                        worker, "standard", ["triage"], 20, [0.0], number, 64,
+                        worker, "standard", ["triage"], 20, [0.0], number, 64, None, [], [], [], None,
                     )  # fmt: skip
                 plan = json.loads(row)[0]["Plan"]
                 assert plan["Actual Rows"] == 20

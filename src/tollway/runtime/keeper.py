@@ -112,6 +112,7 @@ class Keeper:
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
+            await self._open_full()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
@@ -126,6 +127,7 @@ class Keeper:
         log.warning("worker.lost", worker=process_id, runs=len(taken))
         for lane in {lane for _, lane, _ in taken}:
             self._broadcast.publish("queue", lane)
+        await self._open_full()
         for run_id, _, _ in taken:
             self._broadcast.publish("run", str(run_id))
         if any(lost >= 2 for _, _, lost in taken):
@@ -136,6 +138,11 @@ class Keeper:
         calls = await self._upkeep.end_lost_wire_calls()
         if calls:
             log.warning("wire_calls.lost", calls=calls)
+
+    async def _open_full(self) -> None:
+        """Lines that a dead worker, or one that was cut off, left full though their tenant has room."""
+        for lane in await self._upkeep.open_full():
+            self._broadcast.publish("queue", lane)
 
     async def _bury_poison(self) -> None:
         for run_id in await self._upkeep.bury_poison():

@@ -15,6 +15,7 @@ from uuid import UUID
 from tollway.config import Settings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.llm.governor import Governor
+from tollway.queue.bulkheads import Bulkheads
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -63,8 +64,9 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
     stop = stop_event()
     agents = load_agents(modules)
     async with _worker(settings, agents, stop) as crew:
-        await _publish(crew.parts, agents)
         names = [spec.name for spec in agents.all()]
+        await crew.claims.enter_classes(settings.worker.lanes, names)
+        await _publish(crew.parts, agents)
         arguments = [part for module in modules for part in ("--agents", module)]
         arguments += ["--config", str(config)] if config is not None else []
         isolation = Isolation(
@@ -199,7 +201,15 @@ def _worker_services(
 def _claimer_options(settings: Settings, agents: Registry, doors: Doors) -> ClaimerOptions:
     shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
     names = tuple(spec.name for spec in agents.all())
-    return ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names, doors)
+    return ClaimerOptions(
+        tuple(settings.worker.lanes),
+        shares,
+        settings.worker.slots,
+        names,
+        doors,
+        Bulkheads(settings.worker.agent_share_max, settings.worker.tenant_share_max),
+        {name: settings.lanes[name].age_after_s for name in settings.worker.lanes},
+    )
 
 
 def _late(worker: Worker, parts: Base, lag_s: float) -> None:
