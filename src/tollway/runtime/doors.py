@@ -118,9 +118,12 @@ class ProcessDoors:
         return least
 
     def took(self, lane: str, agent: str) -> None:
-        """A run of the class was claimed."""
-        for door in self._doors_of(lane, agent, self._clock.monotonic()):
+        """A run of the class was claimed. Where it was the last that may start, its like are claimed when more may."""
+        now = self._clock.monotonic()
+        for door in self._doors_of(lane, agent, now):
             door.took(1)
+            if door.room(now) == 0:
+                self._hold(lane, agent)
 
     def ended(self, agent: str, tier: str | None) -> None:
         """A run that had done nothing before left its slot; `tier` is what it asked first, if any."""
