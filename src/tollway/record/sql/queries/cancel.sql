@@ -3,10 +3,10 @@
 -- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code), and their attempt is
 -- the last one that began: none is under way here.
 -- A step left between intent and outcome ends as unknown, and its reservation stands in the ledger.
--- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
--- Returns the ids ended.
+-- Runs a worker holds are left out, and so are rows that somebody else has locked: claims lock rows in an order of their own,
+-- so to wait for them would be to deadlock with them. Returns the ids ended; of the others see find_live.
 with locked as materialized (
-    select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update
+    select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update skip locked
 ), gone as (
     delete from queue q using locked l
     where q.run_id = l.run_id and q.state in (0, 2, 3)
@@ -58,11 +58,16 @@ with locked as materialized (
 select id from ended
 
 -- name: request_cancel
--- Marks running runs for cancellation; $2 is who asks. Returns the ids that are running, marked now or before.
+-- Marks running runs for cancellation; $2 is who asks. Returns the ids that are running, marked now or before; what somebody
+-- else has locked is left out, for journals lock their rows in an order of their own too.
 with locked as materialized (
-    select run_id from queue where run_id = any($1::uuid[]) and state = 1 order by run_id for update
+    select run_id from queue where run_id = any($1::uuid[]) and state = 1 order by run_id for update skip locked
 )
 update queue q set cancelled_by = coalesce(q.cancelled_by, $2)
 from locked l
 where q.run_id = l.run_id
 returning q.run_id
+
+-- name: find_live
+-- Which of the given runs have not ended.
+select run_id from queue where run_id = any($1::uuid[])
