@@ -18,13 +18,13 @@ with locked as materialized (
         input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
     from gone g
     where r.id = g.run_id and r.id = any($1::uuid[]) and r.state is null
-    returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env,
+    returning r.id, r.ended_at, r.steps, r.webhook_url, r.webhook_secret_env,
         case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), cut as (
     update step s
     set state = 'unknown', ended_at = e.ended_at, error = 'cut between intent and outcome'
     from ended e
-    where s.run_id = e.id and s.run_id = any($1::uuid[]) and s.state = 'intent'
+    where e.steps > 0 and s.run_id = e.id and s.state = 'intent'
     returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, s.ended_at
 ), counted as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
