@@ -31,7 +31,7 @@ async def count_and_act(act: Act, question: str, *, yes: bool) -> dict[str, Any]
 def show_results(session: Session, answer: Mapping[str, Any], done: str) -> int:
     """Print what became of letters; the exit code. `done` is the word for what went well."""
     count = int(answer.get("count", 0))
-    well = int(answer.get(done, 0))
+    well = int(answer.get(done, count))
     if session.as_json:
         print_json(answer)
     else:

@@ -7,7 +7,7 @@ import click
 from tollway.cli._bulk import count_and_act, given
 from tollway.cli._command import Session, client_command, example, pairs
 from tollway.cli._output import console, print_json
-from tollway.domain.words import LIVE_STATES
+from tollway.domain.words import LIVE_STATES, RunState
 
 
 @click.command(
@@ -20,7 +20,11 @@ from tollway.domain.words import LIVE_STATES
 @click.argument("run_id", metavar="[ID]", required=False)
 @click.option("--agent", help="All runs of this agent.")
 @click.option("--lane", help="All runs of this lane.")
-@click.option("--state", type=click.Choice(sorted(LIVE_STATES)), help="All runs in this state.")
+@click.option(
+    "--state",
+    type=click.Choice([state.value for state in RunState if state in LIVE_STATES]),
+    help="All runs in this state.",
+)
 @click.option("--tenant", help="All runs of this tenant.")
 @click.option("--created-after", metavar="TIME", help="RFC 3339, as 2026-01-31T12:00:00Z.")
 @click.option("--created-before", metavar="TIME", help="RFC 3339, as 2026-01-31T12:00:00Z.")

@@ -18,6 +18,7 @@ from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, 
 
 PAGE_RUNS = 200
 _WAIT_HEADER_MAX_S = 60
+_BULK_PATIENCE_S = 600.0
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -257,8 +258,10 @@ class Client:
             body["confirm"] = confirm
         if snapshot is not None:
             body["snapshot"] = snapshot
-        answer: dict[str, Any] = await self.call("POST", path, body, repeatable=False)
-        return answer
+        held_s = 0.0 if confirm is None and "ids" not in body else _BULK_PATIENCE_S
+        answer = await self._transport.send(Call("POST", path, body=encode(body), repeatable=False, wait_s=held_s))
+        done: dict[str, Any] = answer.json()
+        return done
 
     async def put_tenant(self, tenant_id: str, **settings: Unpack[TenantSettings]) -> dict[str, Any]:
         """Create a tenant or change its settings; they hold for every request after this one."""
