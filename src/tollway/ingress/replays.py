@@ -1,6 +1,6 @@
 """Replays: an ended run's request made into a new run, with its journal as far as is asked."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ from tollway.ingress.problems import invalid
 from tollway.record.accept import NewRun
 from tollway.record.replay import Kept, Replay, Replayable, read_replayables, replay_runs
 
-From = Literal["start", "failed_step"]
+From = Annotated[str, Meta(extra_json_schema={"enum": [kept.value for kept in Kept]})]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,6 +38,7 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     services = api.services
     if body.from_step is not None and body.from_ is not None:
         raise invalid("from", "goes without from_step; give one of them")
+    kept = body.from_step if body.from_step is not None else kept_of(body.from_)
     check_input(body.input, body.input_patch)
     (old,) = await read_replayables(services.database, [run_id])
     if old is None or not caller.may_see(old.tenant):
@@ -47,7 +48,6 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     if body.from_step is not None and body.from_step > old.steps + 1:
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
     new = new_run(api, caller, old, new_input(old, body.input, body.input_patch))
-    kept = body.from_step if body.from_step is not None else Kept(body.from_ or "start")
     await replay_runs(services.database, [Replay(new, run_id, kept)], letters=False)
     return told(api, new, run_id)
 
@@ -57,6 +57,14 @@ def told(api: ApiContext, new: NewRun, old: UUID) -> bytes:
     api.told(new)
     api.services.news.publish("run", str(old))
     return accepted_json(new, api.hot.standing)
+
+
+def kept_of(word: str | None) -> Kept:
+    """How much of the journal `from` keeps; nothing by default. Raises Problem `invalid_input`."""
+    try:
+        return Kept.NOTHING if word is None else Kept(word)
+    except ValueError:
+        raise invalid("from", f"must be {' or '.join(kept.value for kept in Kept)}") from None
 
 
 def check_input(given: msgspec.Raw | UnsetType, patch: dict[str, Any] | None) -> None:

@@ -81,7 +81,13 @@ async def test_bulk_cancel_acts_on_what_was_counted(admin: AsgiClient, harness: 
     answer = await admin.post("/v1/runs/cancel", {"filter": {"lane": "batch"}, "confirm": 3})
     assert answer.json == {"count": 3, "cancelled": 2, "cancelling": 1, "ended_before": 0, "left": 0}
     assert (await admin.get(f"/v1/runs/{other}")).json["state"] == "queued"
-    for body in ({}, {"filter": {"nope": "1"}}, {"filter": {"state": "dead"}}, {"filter": {}, "confirm": -1}):
+    for body in (
+        {},
+        {"filter": {"nope": "1"}},
+        {"filter": {"state": "dead"}},
+        {"filter": {}, "confirm": -1},
+        {"filter": {"metadata": 1}},
+    ):
         assert (await admin.post("/v1/runs/cancel", body)).code == "invalid_input"
 
 

@@ -20,7 +20,7 @@ from tollway.record.cancel import cancel_runs, tell_cancelled
 from tollway.record.live import count_live, list_live
 
 router = APIRouter()
-_CHUNK = 1000
+_CHUNK = 250
 
 
 class BulkBody(msgspec.Struct, forbid_unknown_fields=True):

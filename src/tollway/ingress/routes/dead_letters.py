@@ -19,7 +19,7 @@ from tollway.ingress.filters import dead_filter
 from tollway.ingress.letter_replays import Plan, Results, replay_letters
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
-from tollway.ingress.replays import From, check_input
+from tollway.ingress.replays import From, check_input, kept_of
 from tollway.ingress.requests import answer, bad_cursor, context, identify, page_of, query_of, read_json
 from tollway.ingress.selection import Choice, Chosen, choose
 from tollway.record.dead_letters import (
@@ -30,7 +30,6 @@ from tollway.record.dead_letters import (
     list_dead_letters,
     list_letters,
 )
-from tollway.record.replay import Kept
 
 router = APIRouter(tags=["dead letters"])
 _CHUNK = 1000
@@ -115,10 +114,10 @@ async def replay_dead_letters(request: Request) -> Response:
     check_input(body.input, body.input_patch)
     if not isinstance(body.input, UnsetType) and len(body.ids or ()) != 1:
         raise invalid("input", "replaces the input of one run: give one id; input_patch changes the input of many")
+    plan = Plan(kept_of(body.from_), body.input, body.input_patch)
     asked = await _asked(api, caller, body)
     if not isinstance(asked, _Asked):
         return answer(200, asked)
-    plan = Plan(Kept(body.from_ or "start"), body.input, body.input_patch)
     results = await replay_letters(api, caller, asked.named, plan)
     return answer(202, results.answer("replayed", asked.count))
 

@@ -19,10 +19,10 @@ order by place
 -- name: copy_steps
 -- The finished steps of the runs $1 as the journals of the runs $2: those before the numbers $3, or where that is null all of
 -- them, and those cut between intent and outcome, whose policy decides anew. They were paid for there, so here they cost nothing.
--- Returns how many each new run has.
+-- They are found by their paths, so their numbers begin anew, without gaps. Returns how many each new run has.
 with copied as (
     insert into step (run_id, n, path, kind, name, state, attempt, fence, call_id, started_at, ended_at, result, error, route, cached)
-    select w.new, s.n, s.path, s.kind, s.name, s.state, s.attempt, 0, s.call_id, s.started_at, s.ended_at, s.result, s.error, s.route,
+    select w.new, row_number() over (partition by w.new order by s.n), s.path, s.kind, s.name, s.state, s.attempt, 0, s.call_id, s.started_at, s.ended_at, s.result, s.error, s.route,
            s.cached
     from unnest($1::uuid[], $2::uuid[], $3::int[]) as w (old, new, before)
     cross join lateral (
