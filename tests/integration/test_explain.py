@@ -172,6 +172,7 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "end_queued_runs",
         "request_cancel",
         "find_live",
+        "lock_free_runs",
         "lock_ended_runs",
         "read_letters",
         "read_replayed",

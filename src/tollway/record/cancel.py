@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tollway.domain.news import News
 from tollway.domain.words import ActorKind, RunState
-from tollway.record.database import Database
+from tollway.record.database import Connection, Database
 from tollway.record.sql import query
 
 _PAUSES_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -41,7 +41,7 @@ async def end_queued_runs(
 async def cancel_runs(database: Database, ids: Sequence[UUID], key_id: str) -> Cancellation:
     """Cancel runs. Raises DatabaseUnavailable.
 
-    No lock is waited for, so that nobody can deadlock with it: what others hold is tried again, some times.
+    No lock on a run is waited for, so that nobody can deadlock with it: what others hold is tried again, some times.
     """
     ended: set[UUID] = set()
     asked: set[UUID] = set()
@@ -49,20 +49,28 @@ async def cancel_runs(database: Database, ids: Sequence[UUID], key_id: str) -> C
     for pause_s in _PAUSES_S:
         await asyncio.sleep(pause_s)
         async with database.connection() as connection, connection.transaction():
-            done = await connection.fetch(
-                query("end_queued_runs"), left, RunState.CANCELLED.value, None, None, ActorKind.KEY.value, key_id
-            )
-            marked = await connection.fetch(query("request_cancel"), left, f"{ActorKind.KEY}:{key_id}")
-        ended |= {UUID(int=row[0].int) for row in done}
-        asked |= {UUID(int=row[0].int) for row in marked}
-        if len(done) + len(marked) < len(left):
-            live = await database.rows("find_live", [run_id for run_id in left if run_id not in ended | asked])
-            left = [UUID(int=row[0].int) for row in live]
-        else:
-            left = []
+            free = [row[0] for row in await connection.fetch(query("lock_free_runs"), left)]
+            done = await _cancel(connection, free, key_id)
+        ended |= done.ended
+        asked |= done.asked
+        if len(free) == len(left):
+            return Cancellation(frozenset(ended), frozenset(asked))
+        live = await database.rows("find_live", [run_id for run_id in left if run_id not in ended | asked])
+        left = [UUID(int=row[0].int) for row in live]
         if not left:
             break
     return Cancellation(frozenset(ended), frozenset(asked), frozenset(left))
+
+
+async def _cancel(connection: Connection, ids: Sequence[UUID], key_id: str) -> Cancellation:
+    """Cancel runs whose rows are locked: they cannot move between queue and worker meanwhile."""
+    ended = await connection.fetch(
+        query("end_queued_runs"), ids, RunState.CANCELLED.value, None, None, ActorKind.KEY.value, key_id
+    )
+    asked = await connection.fetch(query("request_cancel"), ids, f"{ActorKind.KEY}:{key_id}")
+    return Cancellation(
+        frozenset(UUID(int=row[0].int) for row in ended), frozenset(UUID(int=row[0].int) for row in asked)
+    )
 
 
 def tell_cancelled(news: News, done: Cancellation) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 from tollway.record.accept import NewRun, run_columns
@@ -94,20 +95,17 @@ async def replay_runs(database: Database, replays: Sequence[Replay], *, letters:
 
 
 async def _write(database: Database, connection: Connection, replays: Sequence[Replay]) -> None:
+    olds, news = [one.old for one in replays], [one.new for one in replays]
+    await database.on(connection, "accept_runs", *run_columns(news))
+    await database.on(connection, "tell_replayed", olds, [new.id for new in news], news[0].key_id)
     kept = [one for one in replays if one.kept is not Kept.NOTHING]
-    copied = []
     if kept:
         before = [one.kept if isinstance(one.kept, int) else None for one in kept]
         copied = await database.on(
             connection, "copy_steps", [one.old for one in kept], [one.new.id for one in kept], before
         )
-    olds, news = [one.old for one in replays], [one.new for one in replays]
-    await database.on(connection, "tell_replayed", olds, [new.id for new in news], news[0].key_id)
-    # last, for it holds the lines that the new runs enter
-    await database.on(connection, "accept_runs", *run_columns(news))
-    if copied:
         await database.on(connection, "start_journals", [row[0] for row in copied], [row[1] for row in copied])
 
 
-def _is_open(letter: "object") -> bool:
-    return letter["replayed_as"] is None and letter["discarded_at"] is None  # type: ignore[index]
+def _is_open(letter: Any) -> bool:
+    return letter["replayed_as"] is None and letter["discarded_at"] is None

@@ -8,8 +8,9 @@ import pytest
 
 from asgi_client import AsgiClient
 from ingress_kit import ApiHarness, bury, submit
+from tollway.domain.errors import DatabaseUnavailable
 from tollway.ingress import letter_replays
-from tollway.record.replay import replay_runs
+from tollway.record.replay import read_replayables, replay_runs
 
 BODIES = (
     {},
@@ -227,3 +228,42 @@ async def test_long_answers_are_bounded(
     answer = (await admin.post("/v1/dead-letters/replay", body)).json
     assert [result["id"] for result in answer["results"]] == runs[:2]
     assert (answer["count"], answer["replayed"], answer["results_left_off"]) == (5, 5, 3)
+
+
+async def test_great_inputs_are_read_a_few_at_a_time(
+    admin: AsgiClient, harness: ApiHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large the inputs are together, all are replayed, and never more of them are in memory than the bound."""
+    runs = [await dead(admin, harness, input="x" * size) for size in (10, 3000, 20, 1500, 1500, 30)]
+    monkeypatch.setattr("tollway.record.replay.INPUT_BYTES_MAX", 2000)
+    first = await read_replayables(harness.database, [UUID(run) for run in runs])
+    assert [str(one.id) for one in first if one is not None] == runs[:1]
+    alone = await read_replayables(harness.database, [UUID(run) for run in runs[1:]])
+    assert [str(one.id) for one in alone if one is not None] == runs[1:2]
+    answer = (await admin.post("/v1/dead-letters/replay", {"ids": [*runs, "nonsense"]})).json
+    assert [result["status"] for result in answer["results"]] == [202] * 6 + [404]
+    assert [len(result["run"]["input"]) for result in answer["results"][:6]] == [10, 3000, 20, 1500, 1500, 30]
+
+
+async def test_an_outage_in_the_middle_is_told(
+    admin: AsgiClient, harness: ApiHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was replayed before the database went away stays so; the rest is told as not done, and can be asked again."""
+    runs = [await dead(admin, harness) for _ in range(5)]
+    calls = 0
+
+    async def failing(*given: Any, **named: Any) -> frozenset[UUID]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise DatabaseUnavailable("gone")
+        return await replay_runs(*given, **named)
+
+    monkeypatch.setattr(letter_replays, "replay_runs", failing)
+    monkeypatch.setattr(letter_replays, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(letter_replays, "_CHUNK", 2)
+    answer = (await admin.post("/v1/dead-letters/replay", {"filter": {}, "confirm": 5})).json
+    assert (answer["count"], answer["replayed"], answer["refused"]) == (5, 2, {"database_unavailable": 3})
+    assert [result["id"] for result in answer["results"]] == runs
+    monkeypatch.setattr(letter_replays, "replay_runs", replay_runs)
+    assert (await admin.post("/v1/dead-letters/replay", {"filter": {}, "confirm": 3})).json["replayed"] == 3

@@ -1,10 +1,16 @@
+-- name: lock_free_runs
+-- Locks live runs, whatever their state, but for those that somebody else has locked: claims and journals lock rows in orders
+-- of their own, so to wait for them would be to deadlock with them.
+select run_id from queue where run_id = any($1::uuid[]) order by run_id for update skip locked
+
 -- name: end_queued_runs
 -- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 message, $5 and $6 the actor.
 -- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code), and their attempt is
 -- the last one that began: none is under way here.
 -- A step left between intent and outcome ends as unknown, and its reservation stands in the ledger.
--- Runs a worker holds are left out, and so are rows that somebody else has locked: claims lock rows in an order of their own,
--- so to wait for them would be to deadlock with them. Returns the ids ended; of the others see find_live.
+-- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out, and what somebody
+-- else has locked, such as a claim.
+-- Returns the ids ended.
 with locked as materialized (
     select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update skip locked
 ), gone as (
@@ -58,10 +64,9 @@ with locked as materialized (
 select id from ended
 
 -- name: request_cancel
--- Marks running runs for cancellation; $2 is who asks. Returns the ids that are running, marked now or before; what somebody
--- else has locked is left out, for journals lock their rows in an order of their own too.
+-- Marks running runs for cancellation; $2 is who asks. Returns the ids that are running, marked now or before.
 with locked as materialized (
-    select run_id from queue where run_id = any($1::uuid[]) and state = 1 order by run_id for update skip locked
+    select run_id from queue where run_id = any($1::uuid[]) and state = 1 order by run_id for update
 )
 update queue q set cancelled_by = coalesce(q.cancelled_by, $2)
 from locked l
