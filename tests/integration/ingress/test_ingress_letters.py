@@ -248,7 +248,7 @@ async def test_great_inputs_are_read_a_few_at_a_time(
 async def test_an_outage_in_the_middle_is_told(
     admin: AsgiClient, harness: ApiHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was replayed before the database went away stays so; the rest is told as not done, and can be asked again."""
+    """What was replayed before the database went away stays so; the rest is told as not done, to be asked again."""
     runs = [await dead(admin, harness) for _ in range(5)]
     calls = 0
 
