@@ -177,7 +177,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     assert await keeper.expire() == await keeper.bury_poison() == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})
-    await keeper.forget_old(30)
+    await keeper.forget_old()
     await keeper.resign()
     found = await RunReads(database).list_runs(RunFilter(), None, 10)
     return [row[0] for row in found if row[10] is not None]

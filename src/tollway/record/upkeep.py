@@ -122,12 +122,11 @@ class Upkeep:
                 gone.append(f"{noun}_{row['stamp']}")
         return gone
 
-    async def forget_old(self, dead_letter_days: int) -> None:
-        """Forget idempotency keys and dead letters past their time."""
-        while len(await self._database.rows("drop_old_idempotency", FORGET_MAX)) == FORGET_MAX:
-            pass
-        if dead_letter_days:
-            await self._database.rows("drop_old_dead_letters", dead_letter_days)
+    async def forget_old(self) -> None:
+        """Forget idempotency keys past their time, and dead letters whose runs are gone."""
+        for name in ("drop_old_idempotency", "drop_old_dead_letters"):
+            while len(await self._database.rows(name, FORGET_MAX)) == FORGET_MAX:
+                pass
 
     @property
     def _actor(self) -> tuple[ActorKind, str]:

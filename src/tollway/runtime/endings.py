@@ -16,7 +16,7 @@ from tollway.domain.outcomes import (
     Succeeded,
 )
 from tollway.runtime.executor import Execution
-from tollway.runtime.registry import fingerprint
+from tollway.runtime.fingerprints import fingerprint
 
 
 async def write_ending(execution: Execution, outcome: Outcome) -> bool:

@@ -154,7 +154,7 @@ class Keeper:
         gone = await self._upkeep.drop_partitions(self._options.keep_days)
         if gone:
             log.info("partitions.dropped", partitions=",".join(gone))
-        await self._upkeep.forget_old(self._options.keep_days.get("run", 0))
+        await self._upkeep.forget_old()
 
     async def _keep_answers(self) -> None:
         await asyncio.sleep(

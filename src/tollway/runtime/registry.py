@@ -1,6 +1,5 @@
 """The registry of agents: what `@tollway.agent` knows about a function, typed at both ends."""
 
-import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
@@ -191,8 +190,3 @@ def _check_requires(name: str, requires: Sequence[str]) -> None:
 
 def _home(function: AgentFunction) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def fingerprint(agent_name: str, code: str, place: str) -> str:
-    """What groups dead letters: the same error of the same agent at the same place."""
-    return hashlib.sha256(f"{agent_name}\n{code}\n{place}".encode()).hexdigest()[:16]
