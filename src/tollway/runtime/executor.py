@@ -42,6 +42,7 @@ class Execution:
         self.spec = spec
         self.journal = journal
         self.place = ""
+        self.began_at = clock.monotonic()
         self._clock = clock
         self._services = services
         self._task: asyncio.Task[Any] | None = None

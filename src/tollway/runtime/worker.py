@@ -18,6 +18,7 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
+from tollway.queue.service import Served
 from tollway.record.claims import Claim, Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
@@ -63,6 +64,7 @@ class Worker:
         self.id = worker_id
         self.abandoned = False
         self.waits_s: dict[str, float] = {}
+        self._served = Served()
         self._registry = registry
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
@@ -87,6 +89,13 @@ class Worker:
     def running(self) -> int:
         """Runs in slots now."""
         return len(self._running)
+
+    @property
+    def served(self) -> dict[str, dict[str, list[float]]]:
+        """What this worker has served so far, and holds now, by lane and agent."""
+        now = self._services.clock.monotonic()
+        running = list(self._running.values())
+        return self._served.told((held.claim.lane, held.claim.agent, now - held.began_at) for held in running)
 
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
@@ -130,6 +139,7 @@ class Worker:
         for claim in claims:
             self._by_lane[claim.lane] += 1
             self._services.metrics.runs_claimed.add(claim.lane)
+            self._served.claimed(claim.lane, claim.agent)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -184,7 +194,6 @@ class Worker:
         execution = Execution(spec, journal, self._services.clock, self._services.runs)
         self._running[claim.run_id] = execution
         outcome: Outcome = Abandoned()
-        began = self._services.clock.monotonic()
         if claim.cancelled_by is not None:  # asked of an earlier holder, who could not obey any more
             execution.stop(_cancelled(claim.cancelled_by))
         try:
@@ -198,7 +207,7 @@ class Worker:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
-            self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+            self._account(claim, journal, outcome, self._services.clock.monotonic() - execution.began_at)
 
     async def _bury(self, execution: Execution) -> Outcome:
         """A run that the worker itself could not end: a dead letter, rather than to be tried for ever."""
@@ -220,6 +229,7 @@ class Worker:
         elif claim.hooked:
             news.publish("webhook", "")
         self._count(claim, outcome)
+        self._served.ended(claim.lane, claim.agent, took_s)
         cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
         key = (claim.lane, claim.agent, claim.tenant)
         self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
@@ -296,5 +306,6 @@ def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Me
         "slots": slots,
         "running": worker.running,
         "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
+        "served": worker.served,
         "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
     }
