@@ -153,10 +153,14 @@ class Worker(Section):
 
 
 class Lane(Section):
-    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up."""
+    """A priority class: its guaranteed `share` of slots, when its work is moved up.
+
+    A submit is refused while `max_queued` runs are queued in it, or if it would wait longer than `max_wait_s`.
+    """
 
     share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
     max_wait_s: Seconds | None = None
+    max_queued: Annotated[int, Number, Field(ge=0, le=2**53)] | None = None
     age_after_s: Seconds = 300.0
 
 

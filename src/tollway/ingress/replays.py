@@ -11,6 +11,7 @@ from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.context import ApiContext
+from tollway.ingress.forecasts import Entry
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import invalid
 from tollway.record.accept import NewRun
@@ -41,8 +42,10 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
         raise Problem("conflict", f"Run {run_id} is no dead letter, its state is {old.state}; {remedy}.")
     if body.from_step is not None and body.from_step > old.steps + 1:
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
+    api.admission.knock(old.tenant)
     new = _new_run(api, caller, old, body)
     await replay_run(services.database, new, run_id, body.from_step)
+    api.admission.entered(new)
     api.told(new)
     services.news.publish("run", str(run_id))
     return accepted_json(new, tenant_paused=api.hot.is_paused(new.tenant))
@@ -77,7 +80,10 @@ def _new_run(api: ApiContext, caller: Caller, old: Replayable, body: ReplayBody)
         webhook_url=old.webhook_url,
         webhook_secret_env=old.webhook_secret_env,
         replay_of=old.id,
-        predicted_start_at=submissions.predict(old.lane, now),
+        predicted_start_at=api.admission.place(
+            Entry(old.tenant, old.agent, old.lane, now, priority_s=old.priority_s),
+            None if deadline_s is None else now + deadline_s,
+        ),
         est_nano=api.services.options.est_nano,
         idempotency_key=None,
         body_hash=None,

@@ -1,7 +1,7 @@
 """What the API is given: every object it uses, put together in wiring, and its bounds."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from tollway.ingress.wire.door import DoorOptions
 from tollway.llm.governor import Governor
 from tollway.record.accept import Accepts
 from tollway.record.database import Database
+from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
 from tollway.record.wire_calls import WireCalls
@@ -30,6 +31,14 @@ class EventStreamMaker(Protocol):
 
     def stop(self) -> None:
         """End every stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What a lane takes: runs queued in it at most, and seconds a run may have to wait; None: no limit."""
+
+    max_queued: int | None = None
+    max_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class ApiOptions:
     supervisor: str = ""
     routes: tuple[Route, ...] = ()
     wire_only: bool = False
+    lane_limits: Mapping[str, LaneLimits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class ApiServices:
     ids: IdMaker
     clock: Clock
     metrics: Metrics
+    tokens: TokenBook
     options: ApiOptions = ApiOptions()
     route_facts: Callable[[], dict[str, Any]] = dict
     wire: WireServices | None = None

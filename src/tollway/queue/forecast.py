@@ -117,7 +117,6 @@ class LaneForecast:
         self._fluid = LaneFluid(list(lines.values()), rate, free)
         self._ends = {key: line.work / line.weight for key, line in lines.items()}
         self._lines = lines
-        self._weights: dict[Hashable, float] = {}
 
     def start(self, key: Hashable, weight: float, now: float) -> float:
         """When a run that enters its line at `now` starts; `weight` counts for a line that was not there."""
@@ -128,6 +127,10 @@ class LaneForecast:
         line = self._lines.get(key)
         cost, share = (run, weight) if line is None else (line.run, line.weight)
         self._ends[key] = self._virtual(key, now) + cost / share
+
+    def drained(self) -> float:
+        """When the last of what stands here now starts."""
+        return self._fluid.after(max(self._ends.values(), default=0.0))
 
     def _virtual(self, key: Hashable, now: float) -> float:
         return max(self._ends.get(key, 0.0), self._fluid.reached(now))

@@ -6,11 +6,8 @@ Time is an argument, in seconds; every refusal is the seconds after which asking
 import math
 from collections.abc import Mapping, Sequence
 
-SLICE_S = 5
-"""Tokens are counted in slices of this many seconds; a minute is the slices that reach into the last 60 s."""
+from tollway.domain.spans import DAY_S, MINUTE_S, SLICE_S, day_of
 
-MINUTE_S = 60
-DAY_S = 86_400
 ASKED_OVER_S = 3.0
 _FLOOR = 0.1
 _EDGE = 1e-9  # what adding up seconds may lose
@@ -58,16 +55,6 @@ def part_of(rate: float, own: float, others: Sequence[float]) -> float:
     processes = 1 + len(others)
     floor = max(_FLOOR * rate / processes, 1e-12)
     return rate * (own + floor) / (own + math.fsum(others) + processes * floor)
-
-
-def slice_of(now: float) -> int:
-    """The begin of the slice that a moment is in, epoch seconds."""
-    return int(now // SLICE_S) * SLICE_S
-
-
-def day_of(now: float) -> int:
-    """The begin of the UTC day that a moment is in, epoch seconds."""
-    return int(now // DAY_S) * DAY_S
 
 
 def minute_use(slices: Mapping[int, int], now: float) -> int:

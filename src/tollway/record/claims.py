@@ -40,6 +40,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     key_id: str
     cancelled_by: str | None
     hooked: bool
+    predicted_start_at: datetime | None = None
 
     @property
     def attempt(self) -> int:
@@ -152,4 +153,5 @@ _CLAIM_COLUMNS = (
     "key_id",
     "cancelled_by",
     "hooked",
+    "predicted_start_at",
 )

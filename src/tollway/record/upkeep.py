@@ -105,6 +105,10 @@ class Upkeep:
                 gone.append(f"{noun}_{row['stamp']}")
         return gone
 
+    async def sweep_quotas(self) -> None:
+        """Take away what was counted against quotas of minutes and days that are over."""
+        await self._database.rows("sweep_quota_use")
+
     async def forget_old(self, dead_letter_days: int) -> None:
         """Forget idempotency keys and dead letters past their time."""
         while len(await self._database.rows("drop_old_idempotency", FORGET_MAX)) == FORGET_MAX:

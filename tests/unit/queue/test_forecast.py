@@ -4,6 +4,7 @@ import heapq
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 
 from hypothesis import given
@@ -12,9 +13,7 @@ from hypothesis import strategies as st
 from tollway.queue.fair import Line, Waiting, charge, pick
 from tollway.queue.forecast import LaneFluid, LaneForecast, LineLoad, cost_rate, head_start
 
-LOADS = st.lists(
-    st.builds(LineLoad, st.floats(0, 1e4), st.floats(0.1, 10), st.floats(0, 5)), min_size=1, max_size=20
-)
+LOADS = st.lists(st.builds(LineLoad, st.floats(0, 1e4), st.floats(0.1, 10), st.floats(0, 5)), min_size=1, max_size=20)
 
 
 @given(LOADS, st.floats(0.1, 100), st.floats(0, 50), st.lists(st.floats(0, 1e5), min_size=2, max_size=10))
@@ -25,7 +24,7 @@ def test_later_in_virtual_time_is_later_in_time(
     fluid = LaneFluid(lines, rate, free)
     seconds = [fluid.after(virtual) for virtual in sorted(times)]
     assert all(math.isfinite(one) and one >= 0 for one in seconds)
-    assert all(second >= first * (1 - 1e-9) - 1e-9 for first, second in zip(seconds, seconds[1:], strict=False))
+    assert all(second >= first * (1 - 1e-9) - 1e-9 for first, second in pairwise(seconds))
 
 
 @given(LOADS, st.floats(0.1, 100))

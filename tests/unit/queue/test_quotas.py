@@ -5,18 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.queue.quotas import (
-    DAY_S,
-    MINUTE_S,
-    SLICE_S,
-    RateBucket,
-    day_of,
-    day_opens_at,
-    minute_opens_in,
-    minute_use,
-    part_of,
-    slice_of,
-)
+from tollway.domain.spans import DAY_S, MINUTE_S, SLICE_S, day_of, slice_of
+from tollway.queue.quotas import RateBucket, day_opens_at, minute_opens_in, minute_use, part_of
 
 RATES = st.floats(0.01, 5_000)
 PAUSES = st.lists(st.floats(0, 3), min_size=1, max_size=200)
@@ -41,9 +31,8 @@ def test_the_wait_a_refusal_names_is_right(rate: float) -> None:
     for early in (False, True):
         bucket = RateBucket(0.0)
         wait_s = 0.0
-        for _ in range(int(max(1.0, rate)) + 1):
+        while not wait_s:
             wait_s = bucket.take(10.0, rate)
-        assert wait_s > 0
         again = bucket.take(10.0 + wait_s * (0.9 if early else 1.0), rate)
         assert (again > 0) is early
 

@@ -57,7 +57,7 @@ with open_line as materialized (
     select (select min(vtime) from open_line) as low, (select count(*)::int from open_line) as lines
 )
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
-    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano,
+    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.predicted_start_at, r.max_attempts, r.budget_nano,
     r.lane, r.key_id,
     r.webhook_url is not null as hooked, e.lines as empty, b.low, b.lines
 from bounds b
@@ -111,7 +111,7 @@ with claimed as (
     from claimed c
 )
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
-    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.max_attempts, r.budget_nano, r.lane, r.key_id,
+    r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.predicted_start_at, r.max_attempts, r.budget_nano, r.lane, r.key_id,
     r.webhook_url is not null as hooked
 from claimed c join run r on r.id = c.run_id and r.id = any (array[$2]);
 
