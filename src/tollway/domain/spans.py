@@ -1,4 +1,4 @@
-"""The spans in which tokens are counted against quotas: slices of a few seconds, UTC days. Moments are epoch seconds."""
+"""The spans in which tokens are counted against quotas: slices of seconds, UTC days. Moments are epoch seconds."""
 
 SLICE_S = 5
 """A minute is the slices that reach into the last 60 s."""

@@ -67,7 +67,7 @@ class Admission:
             self.quotas.check_call(record)
 
     def place(self, entry: Entry, deadline_at: float | None = None, ttl_s: float | None = None) -> float:
-        """When the run should start, epoch seconds. Raises Problem `queue_full`, or `overloaded` if that is too late."""
+        """When the run should start, epoch seconds. Raises Problem `queue_full`, `overloaded` if too late."""
         limits = self._lanes.get(entry.lane)
         if limits is not None and limits.max_queued is not None:
             queued = self.forecasts.queued(entry.lane)

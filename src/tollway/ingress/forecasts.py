@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tollway.domain.clock import Clock
 from tollway.ingress.service_watch import ServiceWatch
 from tollway.queue.forecast import LaneForecast, LineLoad, cost_rate, head_start
-from tollway.record.backlog import Backlog, BacklogWatch
+from tollway.record.backlog import Backlog, BacklogWatch, Line
 from tollway.record.settings_sync import SettingsSync
 
 LASTING_S = 3.0
@@ -20,6 +20,7 @@ ARRIVALS_OVER_S = 10.0
 _HELD_SHARE = 0.5
 _RECENT_MAX_S = 5.0
 _RARE_PER_S = 1e-3
+_UNDER_WAY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,9 @@ class Forecasts:
         self._backlog: Backlog | None = None
         self._lanes: dict[str, _Lane] = {}
         self._since: dict[tuple[str, str], float] = {}
-        self._asked: dict[tuple[str, str, str], int] = {}
-        self._arrivals: dict[tuple[str, str, str], float] = {}
+        self._entered: list[tuple[float, Line]] = []
+        self._asked: dict[Line, int] = {}
+        self._arrivals: dict[Line, float] = {}
         self._asked_at = clock.monotonic()
 
     def start(self, entry: Entry) -> Start:
@@ -87,11 +89,16 @@ class Forecasts:
         if entry.delay_s > 0:
             return
         key = (entry.lane, entry.agent, entry.tenant)
+        now = self._clock.monotonic()
         self._asked[key] = self._asked.get(key, 0) + 1
-        lane = self._lanes.get(entry.lane)
-        forecast = None if lane is None else lane.of(entry.agent)
+        self._entered.append((now, key))
+        self._enter(key, now)
+
+    def _enter(self, key: Line, now: float) -> None:
+        lane = self._lanes.get(key[0])
+        forecast = None if lane is None else lane.of(key[1])
         if lane is not None and forecast is not None:
-            forecast.enter(key, self._weight(entry.tenant), self._clock.monotonic() - lane.at)
+            forecast.enter(key, self._weight(key[2]), max(0.0, now - lane.at))
 
     def queued(self, lane: str) -> int | None:
         """Runs queued in a lane, about: counted, and what entered and left since then; None while nobody knows."""
@@ -99,7 +106,7 @@ class Forecasts:
         if self._backlog is None:
             return None
         since_s = max(0.0, self._clock.monotonic() - self._backlog.at)
-        entered = sum(runs for key, runs in self._asked.items() if key[0] == lane)
+        entered = sum(key[0] == lane for _, key in self._entered)
         left = self.service.rates.lane(lane).claims_per_s * since_s
         return max(0, int(self._backlog.of(lane).queued + entered - left))
 
@@ -132,7 +139,7 @@ class Forecasts:
             return 0.0
         passed_s = self._clock.monotonic() - backlog.at
         ahead = count.runnable + count.shut + count.running + 1 - record.max_running
-        ahead += sum(runs for key, runs in self._asked.items() if key[2] == entry.tenant)
+        ahead += sum(key[2] == entry.tenant for _, key in self._entered)
         return max(0.0, ahead * seconds / record.max_running - passed_s)
 
     def _look(self) -> None:
@@ -146,7 +153,9 @@ class Forecasts:
             return
         self._note_arrivals()
         self._note_lasting(backlog)
-        by_lane: dict[str, list[tuple[str, str, str]]] = {}
+        missed_from = backlog.at - _UNDER_WAY_S  # what was not committed when the count began is not in it
+        self._entered = [one for one in self._entered if one[0] >= missed_from]
+        by_lane: dict[str, list[Line]] = {}
         for line, count in backlog.lines.items():
             if count.runnable:
                 by_lane.setdefault(line[0], []).append(line)
@@ -157,6 +166,9 @@ class Forecasts:
             known = self._lanes.get(lane)
             if known is None or backlog.at - known.at >= known.lines / LINES_PER_S:
                 self._lanes[lane] = self._make(lane, by_lane.get(lane, []), backlog)
+                for at, line in self._entered:
+                    if line[0] == lane:
+                        self._enter(line, at)
 
     def _note_arrivals(self) -> None:
         """What entered each line a second, over all API processes: here it is known by line, elsewhere by lane."""
@@ -174,7 +186,7 @@ class Forecasts:
         present = {line[:2] for line, count in backlog.lines.items() if count.runnable}
         self._since = {key: self._since.get(key, backlog.at) for key in present}
 
-    def _make(self, lane: str, lines: list[tuple[str, str, str]], backlog: Backlog) -> _Lane:
+    def _make(self, lane: str, lines: list[Line], backlog: Backlog) -> _Lane:
         rates = self.service.rates
         held = self._held(lane, backlog)
         share = self.service.share_of_accepts(lane, self._told(lane))
@@ -204,8 +216,8 @@ class Forecasts:
     def _rate(self, lane: str, away_per_s: float, backlog: Backlog) -> tuple[float | None, float]:
         """Runs a second that start in a lane while it has a backlog, and how many start at once.
 
-        While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the slots
-        of workers can turn over is the better guess, and never the lower one.
+        While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the
+        slots of workers can turn over is the better guess, and never the lower one.
         """
         service, slots = self.service.rates.lane(lane), self.service.slots
         if not slots:
