@@ -125,7 +125,7 @@ class Forecasts:
             return None
         passed_s = self._clock.monotonic() - lane.at
         key = (entry.lane, entry.agent, entry.tenant)
-        wait_s = forecast.start(key, self._weight(entry.tenant), passed_s) - passed_s
+        wait_s = forecast.start(key, passed_s) - passed_s
         return max(wait_s, self._capped_wait_s(entry))
 
     def _capped_wait_s(self, entry: Entry) -> float:

@@ -12,7 +12,7 @@ lane whose other tenants keep coming would look quicker than it is.
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 HORIZONS_S = (0.0, *(0.25 * 2.0**step for step in range(19)))
@@ -23,13 +23,15 @@ HORIZONS_S = (0.0, *(0.25 * 2.0**step for step in range(19)))
 class LineLoad:
     """A line: the cost of its runnable runs and of what enters it a second, its weight, the cost of one run.
 
-    Costs are in any one unit: nano-dollars, or runs where all cost the same.
+    `entered` is what is known to have entered it since the snapshot. Costs are in any one unit: nano-dollars, or runs
+    where all cost the same.
     """
 
     work: float
     weight: float
     arrivals: float = 0.0
     run: float = 1.0
+    entered: float = 0.0
 
 
 class _Sums:
@@ -73,14 +75,17 @@ class LaneFluid:
         self._sums: dict[int, _Sums] = {}
         self._steady = not any(line.arrivals for line in lines)
 
-    def after(self, virtual: float) -> float:
-        """Seconds after the snapshot when service reaches a virtual time."""
-        before_s, needed_s = 0.0, self._needed(0, virtual)
+    def after(self, virtual: float, own: LineLoad | None = None) -> float:
+        """Seconds after the snapshot when service reaches a virtual time.
+
+        `own` is the line that asks, with the work that is known to have entered it since.
+        """
+        before_s, needed_s = 0.0, self._needed(0, virtual, own)
         if self._steady or needed_s <= 0.0:
             return needed_s
         for at in range(1, len(HORIZONS_S)):
             moment_s = HORIZONS_S[at]
-            next_s = self._needed(at, virtual)
+            next_s = self._needed(at, virtual, own)
             if next_s <= moment_s:
                 gap, gap_next = needed_s - before_s, next_s - moment_s
                 return before_s + (moment_s - before_s) * gap / (gap - gap_next) if gap > gap_next else moment_s
@@ -97,8 +102,13 @@ class LaneFluid:
         low, high = self._at(at - 1).reached(work), self._at(at).reached(work)
         return low + (high - low) * min(1.0, (passed_s - low_s) / (high_s - low_s))
 
-    def _needed(self, at: int, virtual: float) -> float:
-        return max(0.0, self._at(at).upto(virtual) - self._free) / self._rate
+    def _needed(self, at: int, virtual: float, own: LineLoad | None) -> float:
+        work = self._at(at).upto(virtual)
+        if own is not None:
+            upto = own.weight * virtual
+            expected = own.work + own.arrivals * HORIZONS_S[at]
+            work += max(0.0, min(own.work + own.entered, upto) - min(expected, upto))
+        return max(0.0, work - self._free) / self._rate
 
     def _at(self, at: int) -> _Sums:
         sums = self._sums.get(at)
@@ -116,21 +126,22 @@ class LaneForecast:
     def __init__(self, lines: Mapping[Hashable, LineLoad], rate: float, free: float = 0.0) -> None:
         self._fluid = LaneFluid(list(lines.values()), rate, free)
         self._ends = {key: line.work / line.weight for key, line in lines.items()}
-        self._lines = lines
+        self._own = dict(lines)
 
-    def start(self, key: Hashable, weight: float, now: float) -> float:
-        """When a run that enters its line at `now` starts; `weight` counts for a line that was not there."""
-        return max(now, self._fluid.after(self._virtual(key, now)))
+    def start(self, key: Hashable, now: float) -> float:
+        """When a run that enters its line at `now` starts."""
+        return max(now, self._fluid.after(self._virtual(key, now), self._own.get(key)))
 
     def enter(self, key: Hashable, weight: float, now: float, run: float = 1.0) -> None:
-        """A run entered its line."""
-        line = self._lines.get(key)
-        cost, share = (run, weight) if line is None else (line.run, line.weight)
-        self._ends[key] = self._virtual(key, now) + cost / share
+        """A run entered its line; `weight` and `run` (its cost) are those of a line that was not there."""
+        line = self._own.get(key) or LineLoad(0.0, weight, run=run)
+        self._ends[key] = self._virtual(key, now) + line.run / line.weight
+        self._own[key] = replace(line, entered=line.entered + line.run)
 
     def drained(self) -> float:
         """When the last of what stands here now starts."""
-        return self._fluid.after(max(self._ends.values(), default=0.0))
+        last = max(self._ends, key=lambda key: self._ends[key], default=None)
+        return 0.0 if last is None else self._fluid.after(self._ends[last], self._own.get(last))
 
     def _virtual(self, key: Hashable, now: float) -> float:
         return max(self._ends.get(key, 0.0), self._fluid.reached(now))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,6 @@ from record_kit import accept_all, claim, new_claims, new_run
 from runtime_kit import until
 from tollway.ingress.services import ApiOptions, LaneLimits
 from tollway.record.agents import publish_agents
-from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.keys import ensure_admin_key
 from tollway.record.processes import beat_process
@@ -222,34 +222,26 @@ async def test_a_full_lane_is_named(limited: ApiHarness) -> None:
     assert (await client.post("/v1/runs", SUBMIT)).status == 202
 
 
-class SlowWorker:
-    """A worker of some slots whose runs take ten seconds each, as its beats tell."""
+@asynccontextmanager
+async def slow_worker(database: Database, slots: int) -> AsyncIterator[None]:
+    """A worker that holds a run in every slot, whose runs take ten seconds each, as its beats tell."""
+    claims, worker = await new_claims(database)
+    assert len((await claim(claims, slots, agent="echo")).claims) == slots
+    facts = {"claiming": True, "slots": slots, "running": slots, "agents": ["echo"], "waits": {"standard": 0.5}}
 
-    def __init__(self, database: Database, slots: int) -> None:
-        self._database, self._slots = database, slots
+    async def beat() -> None:
+        ended = 0
+        while True:
+            served = {"standard": {"echo": [slots, ended, ended * 10.0, slots, 0.0]}}
+            await beat_process(database, worker, 0, facts | {"served": served})
+            ended = 100
+            await asyncio.sleep(0.2)
 
-    async def start(self) -> Claims:
-        """Register, and hold a run in every slot."""
-        claims, worker = await new_claims(self._database)
-        held = (await claim(claims, self._slots, agent="echo")).claims
-        assert len(held) == self._slots
-        told = [self._slots, 100, 1000.0, self._slots, 0.0]
-        facts = {
-            "claiming": True,
-            "slots": self._slots,
-            "running": self._slots,
-            "agents": ["echo"],
-            "waits": {"standard": 0.5},
-        }
-        first = {"standard": {"echo": [self._slots, 0, 0.0, self._slots, 0.0]}}
-        await beat_process(self._database, worker, 0, facts | {"served": first})
-        self._second = (worker, facts | {"served": {"standard": {"echo": told}}})
-        return claims
-
-    async def beat(self) -> None:
-        """Tell of the work done."""
-        worker, facts = self._second
-        await beat_process(self._database, worker, 0, facts)
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
 
 
 async def test_what_would_start_too_late_is_refused(limited: ApiHarness, database: Database) -> None:
@@ -257,29 +249,27 @@ async def test_what_would_start_too_late_is_refused(limited: ApiHarness, databas
     `max_wait_s` is refused and told so; delayed runs are judged by when they are due; others get their forecast."""
     client = AsgiClient(limited.api, ADMIN_KEY)
     await accept_all(database, [new_run(agent="echo") for _ in range(25)])
-    worker = SlowWorker(database, 10)
-    await worker.start()
-    forecasts = limited.api.context.admission.forecasts
-    await until(lambda: bool(limited.sync.workers) and (forecasts.service.look() or forecasts.service.slots == 10))
-    await worker.beat()
-    await until(lambda: (forecasts.service.look() or True) and forecasts.service.rates.lane("standard").seconds == 10)
-    await client.post("/v1/runs", SUBMIT)
-    await until(lambda: forecasts.queued("standard") == 16)
-    answer = await client.post("/v1/runs", SUBMIT | {"deadline_s": 5})
-    refused(answer, "overloaded", "deadline_s")
-    assert "past its deadline_s" in answer.json["detail"]
-    refused(await client.post("/v1/runs", SUBMIT | {"ttl_s": 5}), "overloaded", "ttl_s")
-    answer = await client.post("/v1/runs", SUBMIT)
-    assert answer.status == 202
-    wait_s = epoch(answer.json["predicted_start_at"]) - epoch(answer.json["created_at"])
-    assert 10 < wait_s < 20
-    answers = [await client.post("/v1/runs", SUBMIT) for _ in range(10)]
-    refused(answers[-1], "overloaded", "max_wait_s")
-    assert "max_wait_s of lane standard" in answers[-1].json["detail"]
-    assert (await client.post("/v1/runs", SUBMIT | {"delay_s": 30})).status == 202
-    assert (await client.post("/v1/runs", SUBMIT | {"priority_s": 3600})).status == 202
-    newcomer = await client_of(client, "newcomer")
-    assert (await newcomer.post("/v1/runs", SUBMIT | {"deadline_s": 5})).status == 202
+    async with slow_worker(database, 10):
+        forecasts = limited.api.context.admission.forecasts
+        service = forecasts.service
+        await until(lambda: (service.look() or True) and service.rates.lane("standard").seconds == 10)
+        await client.post("/v1/runs", SUBMIT)
+        await until(lambda: (forecasts.queued("standard") or 0) >= 16)
+        answer = await client.post("/v1/runs", SUBMIT | {"deadline_s": 5})
+        refused(answer, "overloaded", "deadline_s")
+        assert "past its deadline_s" in answer.json["detail"]
+        refused(await client.post("/v1/runs", SUBMIT | {"ttl_s": 5}), "overloaded", "ttl_s")
+        answer = await client.post("/v1/runs", SUBMIT)
+        assert answer.status == 202
+        wait_s = epoch(answer.json["predicted_start_at"]) - epoch(answer.json["created_at"])
+        assert 10 < wait_s < 20
+        answers = [await client.post("/v1/runs", SUBMIT) for _ in range(10)]
+        refused(answers[-1], "overloaded", "max_wait_s")
+        assert "max_wait_s of lane standard" in answers[-1].json["detail"]
+        assert (await client.post("/v1/runs", SUBMIT | {"delay_s": 30})).status == 202
+        assert (await client.post("/v1/runs", SUBMIT | {"priority_s": 3600})).status == 202
+        newcomer = await client_of(client, "newcomer")
+        assert (await newcomer.post("/v1/runs", SUBMIT | {"deadline_s": 5})).status == 202
 
 
 async def test_nobody_is_refused_for_what_nobody_knows(limited: ApiHarness, database: Database) -> None:

@@ -52,7 +52,7 @@ def test_runs_of_one_line_start_in_order(lines: list[LineLoad], rate: float, cou
     forecast = LaneForecast(dict(enumerate(lines)), rate)
     before = 0.0
     for at in range(count):
-        start = forecast.start(0, 1.0, at * 0.01)
+        start = forecast.start(0, at * 0.01)
         assert start >= max(before * (1 - 1e-9) - 1e-9, at * 0.01)
         forecast.enter(0, 1.0, at * 0.01)
         before = start
@@ -61,16 +61,28 @@ def test_runs_of_one_line_start_in_order(lines: list[LineLoad], rate: float, cou
 def test_a_newcomer_is_served_next_whatever_others_have() -> None:
     """A line that was empty starts at once beside a flood, the next of its runs after its share of the service."""
     forecast = LaneForecast({"flood": LineLoad(100_000, 1.0)}, 10.0)
-    assert forecast.start("new", 1.0, 0.0) == 0.0
+    assert forecast.start("new", 0.0) == 0.0
     forecast.enter("new", 1.0, 0.0)
-    assert math.isclose(forecast.start("new", 1.0, 0.0), 0.1, rel_tol=0.01)
-    assert math.isclose(forecast.start("flood", 1.0, 0.0), 10_000, rel_tol=0.01)
+    assert math.isclose(forecast.start("new", 0.0), 0.2, rel_tol=0.01)
+    assert math.isclose(forecast.start("flood", 0.0), 10_000, rel_tol=0.01)
+
+
+def test_a_burst_after_the_snapshot_stands_in_line() -> None:
+    """Runs that enter a line one after another are each predicted behind those before it, arrivals or not."""
+    for arrivals in (0.0, 0.2):
+        forecast = LaneForecast({"a": LineLoad(10, 1.0, arrivals)}, 1.0)
+        starts = []
+        for _ in range(20):
+            starts.append(forecast.start("a", 0.0))
+            forecast.enter("a", 1.0, 0.0)
+        assert all(math.isclose(start, 10 + at, rel_tol=0.05) for at, start in enumerate(starts))
+        assert math.isclose(forecast.drained(), 30, rel_tol=0.05)
 
 
 def test_free_slots_take_the_first() -> None:
     """What fits into free slots starts at once."""
     forecast = LaneForecast({"burst": LineLoad(100, 1.0)}, 10.0, 60)
-    assert math.isclose(forecast.start("burst", 1.0, 0.0), 4.0, rel_tol=0.01)
+    assert math.isclose(forecast.start("burst", 0.0), 4.0, rel_tol=0.01)
 
 
 def test_costs_count_where_lines_differ() -> None:
@@ -78,7 +90,7 @@ def test_costs_count_where_lines_differ() -> None:
     lines = {"dear": LineLoad(100.0, 1.0, run=10.0), "cheap": LineLoad(100.0, 1.0, run=1.0)}
     rate = cost_rate(lines.values(), 11.0)
     assert math.isclose(rate, 20.0)
-    assert math.isclose(LaneForecast(lines, rate).start("dear", 1.0, 0.0), 10.0)
+    assert math.isclose(LaneForecast(lines, rate).start("dear", 0.0), 10.0)
 
 
 @given(st.floats(0, 1e4), st.floats(0, 1e4), st.floats(-86_400, 86_400))
@@ -176,7 +188,7 @@ def steady_error(tenants: int, seed: int) -> float:
         for name, count in wanted:
             asked[name] += (max(0, count) / 0.25 - asked[name]) * 0.25 / 10.0
             for _ in range(count):
-                start = forecast.start(name, weights[name], now - taken_at) + taken_at
+                start = forecast.start(name, now - taken_at) + taken_at
                 forecast.enter(name, weights[name], now - taken_at, costs[name])
                 predicted[service.accept(name)] = (now, start)
     errors = [
