@@ -84,7 +84,7 @@ async def test_every_live_run_is_counted_by_line_and_kind(database: Database, ad
     assert (standard.runnable, standard.queued, standard.blocked, standard.running) == (1, 7, 9, 1)
     assert standard.reasons == {"shut": 4, "waiting": 1, "time": 3, "capacity": 1}
     assert backlog.of(tenant="acme").queued == 4
-    assert backlog.of("batch", "acme") == backlog.lanes["batch"] == backlog.classes("batch")["report"]
+    assert backlog.of("batch", "acme") == backlog.lanes["batch"] == backlog.classes("acme")["batch", "report"]
     assert backlog.of("batch", "paused") == backlog.of("interactive") == backlog.of(tenant="nobody") == Count()
     assert backlog.of().queued == 10
 

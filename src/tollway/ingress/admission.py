@@ -16,10 +16,11 @@ from tollway.ingress.depths import Depths
 from tollway.ingress.forecasts import Entry, Forecasts
 from tollway.ingress.problems import Limit, limited
 from tollway.ingress.quotas import Quotas
+from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
+from tollway.ingress.standing import KnownStanding
 from tollway.queue.admission import Bounds, Late, too_late
 from tollway.record.accept import Accepted, NewRun
-from tollway.record.backlog import BacklogWatch
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
@@ -33,11 +34,11 @@ _SAYS = {
 class Admission:
     """The decisions at the door of one API process."""
 
-    def __init__(self, services: ApiServices) -> None:
+    def __init__(self, services: ApiServices, board: LoadBoard) -> None:
         self._services = services
         self._lanes = services.options.lane_limits
-        self.backlog = BacklogWatch(services.database, services.clock)
-        self.forecasts = Forecasts(self.backlog, services.sync, services.clock)
+        self.standing = KnownStanding(services.sync, services.clock)
+        self.forecasts = Forecasts(board, self.standing, services.sync, services.clock)
         depths = Depths(services.database, services.ids, services.clock, services.options.lanes)
         self.quotas = Quotas(services.sync, services.tokens, depths, services.clock)
         services.sync.tell(self._facts)
@@ -51,7 +52,6 @@ class Admission:
     async def stop(self) -> None:
         """Save what was counted, and end; a second stop is nothing."""
         await self.quotas.depths.stop()
-        await self.backlog.stop()
         await self._services.tokens.stop()
 
     def knock(self, tenant: str) -> None:
@@ -74,7 +74,7 @@ class Admission:
             if queued is not None and queued >= limits.max_queued:
                 raise _lane_full(entry.lane, limits.max_queued)
         start = self.forecasts.start(entry)
-        if start.sure and not self._paused(entry.tenant):
+        if start.sure and not self.standing.paused(entry.tenant):
             bounds = Bounds(
                 entry.now + entry.delay_s,
                 deadline_at,
@@ -97,12 +97,7 @@ class Admission:
         self.quotas.depths.entered(run.tenant, run.id, accepting)
         self.forecasts.entered(Entry(run.tenant, run.agent, run.lane, run.created_at, run.delay_s, run.priority_s))
 
-    def _paused(self, tenant: str) -> bool:
-        record = self._services.sync.snapshot.tenants.get(tenant)
-        return record is not None and record.paused
-
     def _facts(self) -> dict[str, Any]:
-        self.forecasts.service.look()
         return {"asked": self.quotas.facts(), "accepts": self.forecasts.facts()}
 
 

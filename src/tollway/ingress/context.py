@@ -7,6 +7,7 @@ from tollway.ingress.auth import Authenticator
 from tollway.ingress.catalogue import Catalogue
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.hot import HotRoutes
+from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
 from tollway.ingress.wire.accounts import KeyDesk, WireLedger
@@ -26,6 +27,7 @@ class ApiContext:
     admission: Admission
     hot: HotRoutes
     wire: Door | None
+    board: LoadBoard
 
     def told(self, run: NewRun) -> None:
         """A new run is on record: count it, and tell the workers of its lane."""
@@ -42,12 +44,13 @@ def make_context(services: ApiServices) -> ApiContext:
     authenticator = Authenticator(services.sync)
     catalogue = Catalogue()
     services.sync.on_change(catalogue.take)
-    admission = Admission(services)
+    board = LoadBoard(services.database, services.sync, services.clock, services.options, services.metrics)
+    admission = Admission(services, board)
     submissions = Submissions(catalogue, services.options, services.ids, services.clock, admission.place)
     gatekeeper = Gatekeeper(services.accepts, services.options, services.metrics.loop_lag_seconds.observe)
     hot = HotRoutes(services, authenticator, submissions, gatekeeper, admission)
     wire = _make_wire(services, authenticator, gatekeeper, admission)
-    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, admission, hot, wire)
+    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, admission, hot, wire, board)
 
 
 def _make_wire(

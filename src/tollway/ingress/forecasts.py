@@ -9,9 +9,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from tollway.domain.clock import Clock
+from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.service_watch import ServiceWatch
+from tollway.ingress.standing import KnownStanding
 from tollway.queue.forecast import LaneForecast, LineLoad, cost_rate, head_start
-from tollway.record.backlog import Backlog, BacklogWatch, Line
+from tollway.record.backlog import Backlog, Line
 from tollway.record.settings_sync import SettingsSync
 
 LASTING_S = 3.0
@@ -59,11 +61,12 @@ class _Lane:
 class Forecasts:
     """The forecasts of every lane, in one API process."""
 
-    def __init__(self, watch: BacklogWatch, sync: SettingsSync, clock: Clock) -> None:
-        self._watch = watch
+    def __init__(self, board: LoadBoard, standing: KnownStanding, sync: SettingsSync, clock: Clock) -> None:
+        self._watch = board.backlog
+        self._standing = standing
         self._sync = sync
         self._clock = clock
-        self.service = ServiceWatch(sync, clock)
+        self.service = ServiceWatch(sync, lambda: board.rates)
         self._backlog: Backlog | None = None
         self._lanes: dict[str, _Lane] = {}
         self._since: dict[tuple[str, str], float] = {}
@@ -81,8 +84,10 @@ class Forecasts:
             at = max(due_at, head_start(entry.now + wait_s, entry.now, entry.priority_s))
         else:  # there is no line to stand in, or nobody knows of one
             at = due_at + min(_RECENT_MAX_S, self.service.recent_wait_s(entry.lane))
-        closed = self.service.closed_until(entry.agent)
-        return Start(at if closed is None else max(at, closed), bool(wait_s))
+        blocked = self._standing.class_blocked(entry.agent)
+        if blocked is not None and blocked.until is not None and blocked.until > at:
+            return Start(blocked.until, True)
+        return Start(at, bool(wait_s))
 
     def entered(self, entry: Entry) -> None:
         """The run was taken: it stands before the next one of its line."""
@@ -144,7 +149,6 @@ class Forecasts:
 
     def _look(self) -> None:
         backlog = self._watch.latest
-        self.service.look()
         if backlog is self._backlog:
             return
         self._backlog = backlog
@@ -219,7 +223,7 @@ class Forecasts:
         While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the
         slots of workers can turn over is the better guess, and never the lower one.
         """
-        service, slots = self.service.rates.lane(lane), self.service.slots
+        service, slots = self.service.rates.lane(lane), self.service.slots(lane)
         if not slots:
             return None, 0.0
         since = min((at for (of, _), at in self._since.items() if of == lane), default=backlog.at)

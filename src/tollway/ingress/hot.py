@@ -87,6 +87,7 @@ class HotRoutes:
         self._submissions = submissions
         self._gatekeeper = gatekeeper
         self._admission = admission
+        self.standing = admission.standing
         self._decoder = msgspec.json.Decoder(RunBody)
 
     def admit(self, head: Head, body: bytes) -> NewRun:
@@ -102,7 +103,7 @@ class HotRoutes:
 
     def accepted(self, run: NewRun) -> Reply:
         """202 for a run that was written now."""
-        return Reply(202, accepted_json(run, tenant_paused=self.is_paused(run.tenant)))
+        return Reply(202, accepted_json(run, self.standing))
 
     def look_up(self, head: Head, run: str) -> tuple[Caller, UUID]:
         """Who asks for which run. Raises Problem."""
@@ -121,7 +122,7 @@ class HotRoutes:
         """The run's JSON for this caller. Raises Problem `not_found`."""
         if row is None or not caller.may_see(run_tenant(row)):
             raise no_such_run(str(run_id))
-        return run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        return run_json(row, self.standing)
 
     async def known(self, run_id: UUID, status: int = 202) -> Reply:
         """The answer to a repeated idempotency key: the run it made, as it stands now."""
@@ -131,13 +132,8 @@ class HotRoutes:
         """The same, given the run's row. Raises Problem `not_found`."""
         if row is None:
             raise Problem("not_found", f"Run {run_id}, which this Idempotency-Key made, is past its retention.")
-        body = run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        body = run_json(row, self.standing)
         return Reply(status, body, [_REPLAYED])
-
-    def is_paused(self, tenant: str) -> bool:
-        """Whether the tenant's runs are held back."""
-        record = self._services.sync.snapshot.tenants.get(tenant)
-        return record is not None and record.paused
 
 
 def no_such_run(run: str) -> Problem:

@@ -48,7 +48,7 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     api.admission.entered(new)
     api.told(new)
     services.news.publish("run", str(run_id))
-    return accepted_json(new, tenant_paused=api.hot.is_paused(new.tenant))
+    return accepted_json(new, api.hot.standing)
 
 
 def _new_run(api: ApiContext, caller: Caller, old: Replayable, body: ReplayBody) -> NewRun:

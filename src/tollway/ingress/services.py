@@ -14,6 +14,7 @@ from tollway.hotstate.run_news import RunNews
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.ingress.wire.door import DoorOptions
 from tollway.llm.governor import Governor
+from tollway.queue.scaling import LaneAim
 from tollway.record.accept import Accepts
 from tollway.record.database import Database
 from tollway.record.quotas import TokenBook
@@ -47,7 +48,7 @@ class ApiOptions:
 
     `tiers` are those that routes serve. With a `supervisor`, only its own workers count. `est_nano` is what a run is
     taken to cost until more is known: the unit in which lines are charged. `wire_only` serves the wire, health and
-    metrics, nothing else.
+    metrics, nothing else. `aims` and `slots` (of a worker nobody has heard of yet) are for the scaling signal.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
@@ -62,6 +63,8 @@ class ApiOptions:
     routes: tuple[Route, ...] = ()
     wire_only: bool = False
     lane_limits: Mapping[str, LaneLimits] = field(default_factory=dict)
+    aims: Mapping[str, LaneAim] = field(default_factory=dict)
+    slots: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

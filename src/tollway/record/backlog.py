@@ -5,9 +5,11 @@ the time on it: nobody waits for a count of a million runs every second, and an 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import asyncpg
 
@@ -17,14 +19,16 @@ from tollway.record.database import Database
 from tollway.record.sql import query
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("backlog")
+log = get_logger(__name__)
 
 INTERVAL_MIN_S = 1.0
 INTERVAL_PER_READ = 50.0
 STALE_AFTER_S = 5.0
+_READS_KEPT = 3
 UNNAMED_GATE = "other"
 _QUEUED, _RUNNING, _WAITING, _PARKED = range(4)
 
+Key = TypeVar("Key")
 Line = tuple[str, str, str]
 """Lane, class (an agent) and tenant."""
 
@@ -85,12 +89,12 @@ class Backlog:
     @cached_property
     def lanes(self) -> Mapping[str, Count]:
         """By lane."""
-        return self._by(lambda line: line[0])
+        return _by(lambda line: line[0], self.lines.items())
 
     @cached_property
     def tenants(self) -> Mapping[str, Count]:
         """By tenant."""
-        return self._by(lambda line: line[2])
+        return _by(lambda line: line[2], self.lines.items())
 
     def of(self, lane: str | None = None, tenant: str | None = None) -> Count:
         """The whole, or what is of a lane, a tenant, or both."""
@@ -102,19 +106,15 @@ class Backlog:
             return self.tenants.get(tenant, Count())
         return _sum(count for line, count in self.lines.items() if line[0] == lane and line[2] == tenant)
 
-    def classes(self, lane: str) -> dict[str, Count]:
-        """What is in a lane, by class."""
-        found: dict[str, Count] = {}
-        for line, count in self.lines.items():
-            if line[0] == lane:
-                found.setdefault(line[1], Count()).add(count)
-        return found
+    def classes(self, tenant: str | None = None) -> Mapping[tuple[str, str], Count]:
+        """By lane and class, of all tenants or of one."""
+        if tenant is None:
+            return self._classes
+        return _by(lambda line: line[:2], ((line, count) for line, count in self.lines.items() if line[2] == tenant))
 
-    def _by(self, key: Callable[[Line], str]) -> dict[str, Count]:
-        found: dict[str, Count] = {}
-        for line, count in self.lines.items():
-            found.setdefault(key(line), Count()).add(count)
-        return found
+    @cached_property
+    def _classes(self) -> Mapping[tuple[str, str], Count]:
+        return _by(lambda line: line[:2], self.lines.items())
 
 
 async def read_backlog(database: Database, clock: Clock) -> Backlog:
@@ -135,14 +135,17 @@ class BacklogWatch:
         self._clock = clock
         self._latest: Backlog | None = None
         self._due_at = float("-inf")
+        self._took: deque[float] = deque(maxlen=_READS_KEPT)
         self._reading: asyncio.Task[None] | None = None
         self._error = DatabaseUnavailable("the queue was not counted yet")
 
     @property
     def interval_s(self) -> float:
-        """Seconds between counts at least: one, or fifty times what the last one took."""
-        took_s = 0.0 if self._latest is None else self._latest.took_s
-        return max(INTERVAL_MIN_S, INTERVAL_PER_READ * took_s)
+        """Seconds between counts at least: one, or fifty times what a count takes.
+
+        Of the last few the quickest tells: the others waited for a connection or a core as well.
+        """
+        return max(INTERVAL_MIN_S, INTERVAL_PER_READ * min(self._took, default=0.0))
 
     @property
     def latest(self) -> Backlog | None:
@@ -191,6 +194,7 @@ class BacklogWatch:
     async def _read(self) -> None:
         try:
             self._latest = await read_backlog(self._database, self._clock)
+            self._took.append(self._latest.took_s)
             self._due_at = self._latest.at + self.interval_s
         except (DatabaseUnavailable, OSError) as error:
             self._due_at = self._clock.monotonic() + INTERVAL_MIN_S
@@ -225,6 +229,13 @@ def _lines(rows: Iterable[asyncpg.Record]) -> dict[Line, Count]:
         count = found.get(line)
         if count is not None:
             count.shut, count.runnable = count.runnable, 0
+    return found
+
+
+def _by(key: Callable[[Line], Key], lines: Iterable[tuple[Line, Count]]) -> dict[Key, Count]:
+    found: dict[Key, Count] = {}
+    for line, count in lines:
+        found.setdefault(key(line), Count()).add(count)
     return found
 
 

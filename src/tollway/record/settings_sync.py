@@ -100,6 +100,7 @@ class SettingsSync:
         self.processes: list[LiveProcess] = []
         self.workers: list[LiveProcess] = []
         self._facts = [facts]
+        self._on_processes: list[Callable[[], None]] = []
         self._process_id = 0
         self._fresh_until = 0.0
         self._stopping = False
@@ -129,6 +130,10 @@ class SettingsSync:
     def tell(self, facts: Callable[[], dict[str, Any]]) -> None:
         """Have every beat tell these as well."""
         self._facts.append(facts)
+
+    def on_processes(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `processes` and `workers` were read anew."""
+        self._on_processes.append(listener)
 
     async def start(self) -> None:
         """Register, read, and keep reading. Raises DatabaseUnavailable."""
@@ -198,6 +203,8 @@ class SettingsSync:
                 await self._read_and_beat(force=forced)
                 self.processes = await live_processes(self._database, "api", "worker", "keeper")
                 self.workers = [process for process in self.processes if process.role == "worker"]
+                for listener in self._on_processes:
+                    listener()
                 pause_s = self._pause()
             except DatabaseUnavailable:
                 await asyncio.sleep(

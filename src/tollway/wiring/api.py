@@ -22,7 +22,7 @@ from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
-from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
 from tollway.wiring.llm import llm_path
 from tollway.wiring.wire import door_options
 
@@ -63,6 +63,8 @@ def _options(settings: Settings, workers_expected: int, *, wire_only: bool) -> A
         routes=settings.routes,
         wire_only=wire_only,
         lane_limits={name: LaneLimits(lane.max_queued, lane.max_wait_s) for name, lane in settings.lanes.items()},
+        aims=lane_aims(settings),
+        slots=settings.worker.slots,
     )
 
 
