@@ -230,7 +230,7 @@ class Forecasts:
         lasting_s = backlog.at - since
         count = backlog.of(lane)
         free = 0.0 if lasting_s >= LASTING_S else float(max(0, slots - backlog.of().running))
-        claims = service.claims_per_s - away_per_s
+        claims = min(service.claims_per_s, service.ends_per_s) - away_per_s  # what fills slots is not kept up
         if lasting_s >= self.service.window_s and claims > 0:
             return claims, free
         if service.seconds is None:

@@ -237,12 +237,12 @@ async def slow_worker(database: Database, slots: int) -> AsyncIterator[None]:
     }
 
     async def beat() -> None:
-        ended = 0
+        began = time.monotonic()
         while True:
-            served = {"standard": {"echo": [slots, ended, ended * 10.0, slots, 0.0]}}
+            ended = int((time.monotonic() - began) * slots / 10)
+            served = {"standard": {"echo": [slots + ended, ended, ended * 10.0, slots, 0.0]}}
             await beat_process(database, worker, 0, facts | {"served": served})
-            ended = 100
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
     beating = asyncio.create_task(beat())
     try:
@@ -261,7 +261,7 @@ async def test_what_would_start_too_late_is_refused(limited: ApiHarness, databas
         service = forecasts.service
         await until(lambda: service.rates.lane("standard").seconds == 10)
         await client.post("/v1/runs", SUBMIT)
-        await until(lambda: (forecasts.queued("standard") or 0) >= 16)
+        await until(lambda: forecasts.queued("standard") is not None)
         answer = await client.post("/v1/runs", SUBMIT | {"deadline_s": 5})
         refused(answer, "overloaded", "deadline_s")
         assert "past its deadline_s" in answer.json["detail"]
