@@ -193,6 +193,8 @@ class Forecasts:
     def _make(self, lane: str, lines: list[Line], backlog: Backlog) -> _Lane:
         rates = self.service.rates
         held = self._held(lane, backlog)
+        told = [backlog.costs[line] for line in lines if line in backlog.costs]
+        usual = sum(told) / len(told) if told else 1.0
         share = self.service.share_of_accepts(lane, self._told(lane))
         loads: dict[str, dict[Hashable, LineLoad]] = {}
         siblings: dict[str, int] = {}
@@ -204,13 +206,14 @@ class Forecasts:
             count = backlog.lines.get(line)
             weight = self._weight(tenant) / (1 if agent in held else siblings[tenant])
             arrivals = self._arrivals.get(line, 0.0) / share
-            load = LineLoad(float(count.runnable if count else 0), weight, arrivals)
+            cost = backlog.costs.get(line, usual) / usual
+            load = LineLoad((count.runnable if count else 0) * cost, weight, arrivals * cost, cost)
             loads.setdefault(agent if agent in held else "", {})[line] = load
-        forecasts = {
-            agent: LaneForecast(loads.get(agent, {}), rates.of(lane, agent).claims_per_s)
-            for agent in held
-            if rates.of(lane, agent).claims_per_s > 0
-        }
+        forecasts: dict[str, LaneForecast] = {}
+        for agent in held:
+            own, claims = loads.get(agent, {}), rates.of(lane, agent).claims_per_s
+            if claims > 0:
+                forecasts[agent] = LaneForecast(own, cost_rate(own.values(), claims))
         open_loads = loads.get("", {})
         away = sum(rates.of(lane, agent).claims_per_s for agent in held)
         rate, free = self._rate(lane, away, backlog)

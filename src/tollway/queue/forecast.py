@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-HORIZONS_S = (0.0, *(0.25 * 2.0**step for step in range(19)))
+HORIZONS_S = (0.0, *(0.5 * 3.0**step for step in range(11)))
 """Moments for which the lines are summed up, each when it is first needed; between two it is a straight line."""
 
 
@@ -73,6 +73,7 @@ class LaneFluid:
         self._rate = rate
         self._free = free
         self._sums: dict[int, _Sums] = {}
+        self._hint = 1
         self._steady = not any(line.arrivals for line in lines)
 
     def after(self, virtual: float, own: LineLoad | None = None) -> float:
@@ -80,17 +81,30 @@ class LaneFluid:
 
         `own` is the line that asks, with the work that is known to have entered it since.
         """
-        before_s, needed_s = 0.0, self._needed(0, virtual, own)
-        if self._steady or needed_s <= 0.0:
+        if self._steady:
+            return self._needed(0, virtual, own)
+        low = self._first_reached(virtual, own)
+        needed_s, moment_s = self._needed(low, virtual, own), HORIZONS_S[low]
+        if low == 0 or needed_s > moment_s:
             return needed_s
-        for at in range(1, len(HORIZONS_S)):
-            moment_s = HORIZONS_S[at]
-            next_s = self._needed(at, virtual, own)
-            if next_s <= moment_s:
-                gap, gap_next = needed_s - before_s, next_s - moment_s
-                return before_s + (moment_s - before_s) * gap / (gap - gap_next) if gap > gap_next else moment_s
-            before_s, needed_s = moment_s, next_s
-        return needed_s
+        before_s = HORIZONS_S[low - 1]
+        gap, gap_next = self._needed(low - 1, virtual, own) - before_s, needed_s - moment_s
+        return before_s + (moment_s - before_s) * gap / (gap - gap_next) if gap > gap_next else moment_s
+
+    def _first_reached(self, virtual: float, own: LineLoad | None) -> int:
+        """The first moment by which it is reached, or the last of all. Most questions want the same as the one before,
+        or one beside it."""
+        low, high = 0, len(HORIZONS_S) - 1
+        at, beside = min(self._hint, high - 1), True
+        while low < high:
+            if self._needed(at, virtual, own) <= HORIZONS_S[at]:
+                high, near = at, at - 1
+            else:
+                low, near = at + 1, at + 1
+            at = min(max(near if beside else (low + high) // 2, low), max(low, high - 1))
+            beside = False
+        self._hint = low
+        return low
 
     def reached(self, passed_s: float) -> float:
         """The virtual time that service has come to so many seconds after the snapshot."""

@@ -138,15 +138,14 @@ class FairService:
         self.floor = min(line.vtime for line in backlog)
         picked = pick(backlog, self.free, len(backlog))
         vtimes = charge(backlog, picked)
-        gone = {run.id for _, run in picked}
-        for tenant in {tenant for tenant, _ in picked}:
+        gone = {taken.run.id for taken in picked}
+        for tenant in {taken.tenant for taken in picked}:
             line = self.lines[tenant]
-            self.lines[tenant] = replace(
-                line, vtime=vtimes[tenant], runs=[run for run in line.runs if run.id not in gone]
-            )
-        for tenant, run in picked:
-            self.started[run.id] = self.now
-            heapq.heappush(self.ends, self.now + self.costs[tenant] * self.random.uniform(0.5, 1.5))
+            left = [run for run in line.runs if run.id not in gone]
+            self.lines[tenant] = replace(line, vtime=vtimes[line.agent, tenant], runs=left)
+        for taken in picked:
+            self.started[taken.run.id] = self.now
+            heapq.heappush(self.ends, self.now + self.costs[taken.tenant] * self.random.uniform(0.5, 1.5))
         self.free -= len(picked)
 
 
