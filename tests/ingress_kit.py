@@ -13,6 +13,7 @@ from tollway.outbound.sse import EventStreams, StreamOptions
 from tollway.record.accept import Accepts
 from tollway.record.agents import AgentRecord
 from tollway.record.database import Database
+from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.telemetry.metrics import Metrics
@@ -62,6 +63,7 @@ class ApiHarness:
             ids=self.ids,
             clock=clock,
             metrics=Metrics(),
+            tokens=TokenBook(database, news, clock, reads=True),
             options=options or ApiOptions(),
         )
         self.api = create_app(self.services)

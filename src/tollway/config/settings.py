@@ -158,14 +158,16 @@ class Worker(Section):
 
 
 class Lane(Section):
-    """A priority class: its guaranteed `share` of slots, how long a run may wait in it.
+    """A priority class: its guaranteed `share` of slots.
 
     Work that has waited longer than `age_after_s` goes before other lanes' every other time. `target_wait_s` is how
-    long its work should wait at most: the scaling signal wants workers for that.
+    long its work should wait at most: the scaling signal wants workers for that. A submit is refused while `max_queued`
+    runs are queued in it, or if it would wait longer than `max_wait_s`.
     """
 
     share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
     max_wait_s: Seconds | None = None
+    max_queued: Annotated[int, Number, Field(ge=0, le=2**53)] | None = None
     age_after_s: Seconds = 300.0
     target_wait_s: Seconds = 10.0
 

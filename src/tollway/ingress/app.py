@@ -78,6 +78,7 @@ class Api:
         self.services.run_news.start()
         await self.services.sync.start()
         self.context.gatekeeper.start()
+        self.context.admission.start()
 
     def drain(self) -> None:
         """Take no new work and end the streams; what is under way is finished."""
@@ -93,6 +94,7 @@ class Api:
         await self.services.accepts.drain()
         if self.services.wire is not None:
             await self.services.wire.calls.drain()
+        await self.context.admission.stop()
         await self.services.sync.stop()
         self.services.run_news.stop()
 
@@ -129,7 +131,7 @@ class Api:
             body = await _body(scope, receive, self.services.options.body_bytes_max)
             wait_s = None if head.prefer is None else read_wait(head.prefer)
             run = self.context.hot.admit(head, body)
-            accepted = await self.services.accepts.accept(run)
+            accepted = await self.context.admission.accept(run)
             if not accepted.replayed:
                 self.context.told(run)
             if head.streams:

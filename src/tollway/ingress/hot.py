@@ -12,12 +12,12 @@ import msgspec
 from tollway.domain.errors import DatabaseUnavailable, Problem
 from tollway.domain.ids import parse_id
 from tollway.ingress.accepted import accepted_json
+from tollway.ingress.admission import Admission
 from tollway.ingress.auth import Authenticator, Caller
 from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.problems import Reply, invalid, unavailable
 from tollway.ingress.services import ApiServices
-from tollway.ingress.standing import KnownStanding
 from tollway.ingress.submission import RunBody, Submissions, read_idempotency_key
 from tollway.record.accept import NewRun
 from tollway.record.run_document import RunRow, run_json, run_tenant
@@ -75,13 +75,19 @@ class HotRoutes:
     """Admits submits and looks up runs."""
 
     def __init__(
-        self, services: ApiServices, authenticator: Authenticator, submissions: Submissions, gatekeeper: Gatekeeper
+        self,
+        services: ApiServices,
+        authenticator: Authenticator,
+        submissions: Submissions,
+        gatekeeper: Gatekeeper,
+        admission: Admission,
     ) -> None:
         self._services = services
         self._authenticator = authenticator
         self._submissions = submissions
         self._gatekeeper = gatekeeper
-        self.standing = KnownStanding(services.sync, services.clock)
+        self._admission = admission
+        self.standing = admission.standing
         self._decoder = msgspec.json.Decoder(RunBody)
 
     def admit(self, head: Head, body: bytes) -> NewRun:
@@ -89,6 +95,7 @@ class HotRoutes:
         self._gatekeeper.check_open()
         caller = self._authenticator.identify(head.authorization, head.tenant)
         caller.require("submit")
+        self._admission.knock(caller.home)
         check_content_type(head.content_type)
         key = None if head.idempotency_key is None else read_idempotency_key(head.idempotency_key)
         decoded = decode_body(self._decoder, body, self._services.options.json_depth_max)

@@ -11,6 +11,7 @@ from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.context import ApiContext
+from tollway.ingress.forecasts import Entry
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import invalid
 from tollway.record.accept import NewRun
@@ -54,6 +55,7 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
 
 def told(api: ApiContext, new: NewRun, old: UUID) -> bytes:
     """Tell workers of a replay and followers of the old run; the new run's JSON."""
+    api.admission.entered(new)
     api.told(new)
     api.services.news.publish("run", str(old))
     return accepted_json(new, api.hot.standing)
@@ -100,6 +102,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 def new_run(api: ApiContext, caller: Caller, old: Replayable, raw: bytes) -> NewRun:
     """The run that replays an old one with this input. Raises Problem for what does not fit (any more)."""
+    api.admission.knock(old.tenant)
     submissions = api.submissions
     agent = submissions.agent(old.agent)
     submissions.check_lane(old.lane)
@@ -127,7 +130,10 @@ def new_run(api: ApiContext, caller: Caller, old: Replayable, raw: bytes) -> New
         webhook_url=old.webhook_url,
         webhook_secret_env=old.webhook_secret_env,
         replay_of=old.id,
-        predicted_start_at=submissions.predict(old.lane, now),
+        predicted_start_at=api.admission.place(
+            Entry(old.tenant, old.agent, old.lane, now, priority_s=old.priority_s),
+            None if deadline_s is None else now + deadline_s,
+        ),
         est_nano=api.services.options.est_nano,
         idempotency_key=None,
         body_hash=None,

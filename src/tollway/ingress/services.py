@@ -17,6 +17,7 @@ from tollway.llm.governor import Governor
 from tollway.queue.scaling import LaneAim
 from tollway.record.accept import Accepts
 from tollway.record.database import Database
+from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
 from tollway.record.wire_calls import WireCalls
@@ -31,6 +32,14 @@ class EventStreamMaker(Protocol):
 
     def stop(self) -> None:
         """End every stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What a lane takes: runs queued in it at most, and seconds a run may have to wait; None: no limit."""
+
+    max_queued: int | None = None
+    max_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class ApiOptions:
     supervisor: str = ""
     routes: tuple[Route, ...] = ()
     wire_only: bool = False
+    lane_limits: Mapping[str, LaneLimits] = field(default_factory=dict)
     aims: Mapping[str, LaneAim] = field(default_factory=dict)
     slots: int = 1000
 
@@ -81,6 +91,7 @@ class ApiServices:
     ids: IdMaker
     clock: Clock
     metrics: Metrics
+    tokens: TokenBook
     options: ApiOptions = ApiOptions()
     route_facts: Callable[[], dict[str, Any]] = dict
     wire: WireServices | None = None

@@ -27,7 +27,7 @@ from tollway.llm.calls import CallResult
 from tollway.llm.capacity.costs import Flow
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Guards
-from tollway.llm.hop import Hop, HopKit, indicts
+from tollway.llm.hop import Hop, HopKit, Spent, indicts, unheard
 from tollway.llm.outlook import Outlook
 from tollway.llm.placing import Errand, Placer
 from tollway.llm.providers.wire import refused
@@ -56,6 +56,7 @@ class GovernorOptions:
     shift: Shift = unshifted
     cache: ExactCache[Kept] | None = None
     chance: Callable[[], float] = field(default=random.random)
+    spent: Spent = unheard
 
 
 class Governor:
@@ -64,7 +65,7 @@ class Governor:
     def __init__(self, gateway: Gateway, guards: Guards, metrics: Metrics, options: GovernorOptions) -> None:
         self._options = options
         self.board = RouteBoard(guards, options.clock)
-        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths)
+        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths, options.spent)
         self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
 
     async def complete(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult:

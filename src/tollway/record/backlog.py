@@ -80,11 +80,15 @@ class Count:
 
 @dataclass(frozen=True)
 class Backlog:
-    """The queue at a moment: `at` on the monotonic clock when the count began, `took_s` seconds for it."""
+    """The queue at a moment: `at` on the monotonic clock when the count began, `took_s` seconds for it.
+
+    `costs` is what a run of a line cost lately, nano-dollars; a line that is not in it is not known to have cost any.
+    """
 
     at: float
     took_s: float
     lines: Mapping[Line, Count]
+    costs: Mapping[Line, int] = field(default_factory=dict)
 
     @cached_property
     def lanes(self) -> Mapping[str, Count]:
@@ -123,8 +127,10 @@ async def read_backlog(database: Database, clock: Clock) -> Backlog:
     async with database.connection() as connection, connection.transaction(readonly=True):
         await connection.fetch(query("prepare_backlog_read"))
         rows = await connection.fetch(query("read_backlog"))
+        known = await connection.fetch(query("read_line_costs"))
     lines = _lines(rows)
-    return Backlog(began, clock.monotonic() - began, lines)
+    costs = {(row[0], row[1], row[2]): row[3] for row in known}
+    return Backlog(began, clock.monotonic() - began, lines, costs)
 
 
 class BacklogWatch:

@@ -50,6 +50,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     weight: float
     place: int
     capped: bool
+    predicted_start_at: datetime | None = None
 
     @property
     def attempt(self) -> int:
@@ -254,4 +255,5 @@ _CLAIM_COLUMNS = (
     "weight",
     "place",
     "capped",
+    "predicted_start_at",
 )

@@ -122,6 +122,10 @@ class Upkeep:
                 gone.append(f"{noun}_{row['stamp']}")
         return gone
 
+    async def sweep_quotas(self) -> None:
+        """Take away what was counted against quotas of minutes and days that are over."""
+        await self._database.rows("sweep_quota_use")
+
     async def forget_old(self) -> None:
         """Forget idempotency keys past their time, and dead letters whose runs are gone."""
         for name in ("drop_old_idempotency", "drop_old_dead_letters"):

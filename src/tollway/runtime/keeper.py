@@ -164,6 +164,7 @@ class Keeper:
 
     async def _sweep_answers(self) -> None:
         await self._answers.sweep(self._options.answers_bytes_max)
+        await self._upkeep.sweep_quotas()
 
     async def _keep_times(self) -> None:
         """Open gates and expire runs when they are due: sleep until then, or until news of an earlier moment."""

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -42,6 +43,7 @@ TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
 OPEN_RETRY_S = 0.5
 WAIT_WEIGHT = 0.1
+FIRST_CLAIM_SEQ = 3
 LAG_WEIGHT = 0.05
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
@@ -150,7 +152,9 @@ class Worker:
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Start executing what was claimed."""
-        again = [claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > 3]
+        again = [
+            claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > FIRST_CLAIM_SEQ
+        ]
         for claim in claims:
             self._held.add(claim.lane, claim.agent, claim.tenant)
             self._services.metrics.runs_claimed.add(claim.lane)
@@ -277,6 +281,15 @@ class Worker:
             waited_s = max(0.0, (claim.started_at - claim.created_at).total_seconds())
             before = self.waits_s.get(claim.lane, waited_s)
             self.waits_s[claim.lane] = before + WAIT_WEIGHT * (waited_s - before)
+            if claim.predicted_start_at is not None and claim.next_seq <= FIRST_CLAIM_SEQ:
+                self._note_error(claim, waited_s, claim.predicted_start_at)
+
+    def _note_error(self, claim: Claim, waited_s: float, predicted_at: datetime) -> None:
+        """How far the door's forecast was off."""
+        metrics, error_s = self._services.metrics, abs((claim.started_at - predicted_at).total_seconds())
+        metrics.start_error_seconds.observe(error_s, claim.lane)
+        if waited_s > 1.0:
+            metrics.start_error_ratio.observe(error_s / waited_s, claim.lane)
 
     async def _obey_cancels(self) -> None:
         while True:

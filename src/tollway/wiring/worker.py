@@ -21,6 +21,7 @@ from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import leave_process, register_process
+from tollway.record.quotas import TokenBook
 from tollway.record.shifts import ShiftBoard
 from tollway.runtime.claimer import ClaimerOptions
 from tollway.runtime.dependencies import Dependencies
@@ -137,7 +138,8 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
     async with (
         base(settings, "worker") as parts,
         _shifts(parts) as shifts,
-        llm_path(parts, shifts) as path,
+        _tokens(parts) as tokens,
+        llm_path(parts, shifts, tokens) as path,
         run_wire(parts, path.governor) as wire,
     ):
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
@@ -162,6 +164,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             lambda lag_s: _late(worker, parts, lag_s),
         )
         heartbeat.on_settings(shifts.version_seen)
+        heartbeat.on_settings(tokens.version_seen)
         gates.doors.on_turn = heartbeat.soon
         gates.dependencies.board.start()
         heartbeat.start()
@@ -250,6 +253,16 @@ async def _shifts(parts: Base) -> AsyncIterator[ShiftBoard]:
         yield shifts
     finally:
         await shifts.stop()
+
+
+@asynccontextmanager
+async def _tokens(parts: Base) -> AsyncIterator[TokenBook]:
+    tokens = TokenBook(parts.database, parts.broadcast, parts.clock)
+    tokens.start()
+    try:
+        yield tokens
+    finally:
+        await tokens.stop()
 
 
 async def _publish(parts: Base, agents: Registry) -> None:

@@ -13,3 +13,7 @@ union all
 select lane, class, tenant, state, null, null
 from flow
 where state >= 2
+
+-- name: read_line_costs
+-- What a run of each open line cost lately, nano-dollars.
+select lane, class, tenant, est_nano from flow where state = 0 and est_nano > 0
