@@ -52,6 +52,7 @@ not come up."""
 @click.option("--tollway", "program", help="The `tollway` program to measure (default: this one).")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there, too.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw what a scenario can draw there.")
+@click.option("--quick", is_flag=True, help="The short forms of the scenarios about the queue.")
 @click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
@@ -66,13 +67,14 @@ def bench(  # click passes every option by its name
     program: str | None,
     save: Path | None,
     plots: Path | None,
+    quick: bool,
     keep: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
     """Measure Tollway on this machine, durable, from HTTP in to result stored.
 
-    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits; without one, all of
+    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits, backlog; without one, all of
     them in turn (about 10 minutes).
     """
     try:
@@ -86,6 +88,7 @@ def bench(  # click passes every option by its name
             workers=workers,
             keep=keep,
             plots=plots,
+            quick=quick,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.queue.floor import Floor
 from tollway.queue.shares import room
 from tollway.record.claims import LINES_MAX, Claim, Claimed, Claims
 from tollway.telemetry.logs import get_logger
@@ -21,8 +22,6 @@ log = get_logger("claimer")
 PACE_S = 0.008
 BATCH_MAX = 100
 EMPTY_FOR_S = 2.0
-FLOOR_LAG_S = 2.0
-WHOLE_EVERY_S = 1.0
 RETRY_S = 0.5
 
 
@@ -58,7 +57,7 @@ class Claimer:
         self._wake = asyncio.Event()
         self._hungry: set[str] = set(options.lanes)
         self._backlogged: set[str] = set()
-        self._floors = {lane: _Floor(options.agents) for lane in options.lanes}
+        self._floors = {lane: Floor(options.agents) for lane in options.lanes}
         self._empty_since: dict[tuple[str, str, str], float] = {}
         self._poll_at = clock.monotonic() + poll_s()
         self._stopping = False
@@ -142,7 +141,7 @@ class Claimer:
             await self._keep_floor(lane, floor, claimed.low)
         await self._close_empty(lane, claimed, full=len(claimed.claims) == wanted)
 
-    async def _keep_floor(self, lane: str, floor: "_Floor", low: float) -> None:
+    async def _keep_floor(self, lane: str, floor: Floor, low: float) -> None:
         raised = floor.saw(low, self._clock.monotonic())
         if raised is not None:
             await self._claims.raise_floor(lane, dict.fromkeys(self._options.agents, raised))
@@ -162,44 +161,3 @@ class Claimer:
                 self._empty_since.pop(line, None)
             if in_the_way:
                 self._hungry.add(lane)
-
-
-class _Floor:
-    """The lowest virtual time seen two seconds ago: below it the index holds mostly dead entries, so it is not read.
-
-    Once a second, and whenever a claim came back short, the whole index is read, so that a line below the floor (a
-    newcomer's, or one that was charged too much at first) is never overlooked for longer.
-    """
-
-    def __init__(self, agents: Sequence[str]) -> None:
-        self._agents = agents
-        self._floor = 0.0
-        self._next = 0.0
-        self._next_since = 0.0
-        self._whole_at = 0.0
-        self._written = 0.0
-        self._written_at = 0.0
-
-    def at(self, now: float) -> dict[str, float]:
-        """The floor to claim with, by class."""
-        if now >= self._whole_at:
-            self._whole_at = now + WHOLE_EVERY_S
-            return dict.fromkeys(self._agents, 0.0)
-        if now - self._next_since >= FLOOR_LAG_S:
-            self._floor, self._next, self._next_since = self._next, float("inf"), now
-            if self._floor == float("inf"):
-                self._floor = 0.0
-        return dict.fromkeys(self._agents, self._floor)
-
-    def short(self) -> None:
-        """A claim brought less than was wanted: look at everything next time."""
-        self._whole_at = 0.0
-
-    def saw(self, low: float, now: float) -> float | None:
-        """Take note of the lowest time seen; returns it when it is worth writing down for newcomers."""
-        self._next = min(self._next, low)
-        self._floor = min(self._floor, low)
-        if low > self._written and now - self._written_at >= WHOLE_EVERY_S:
-            self._written, self._written_at = low, now
-            return low
-        return None

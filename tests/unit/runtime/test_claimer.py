@@ -11,9 +11,10 @@ import pytest
 from executor_kit import make_claim
 from runtime_kit import until
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.queue.floor import FLOOR_LAG_S, WHOLE_EVERY_S, Floor
 from tollway.record.claims import LINES_MAX, Claim, Claimed
 from tollway.runtime import claimer as claimer_module
-from tollway.runtime.claimer import BATCH_MAX, EMPTY_FOR_S, FLOOR_LAG_S, WHOLE_EVERY_S, Claimer, ClaimerOptions, _Floor
+from tollway.runtime.claimer import BATCH_MAX, EMPTY_FOR_S, Claimer, ClaimerOptions
 
 LANES = ("interactive", "batch")
 
@@ -202,7 +203,7 @@ async def test_the_floor_is_written_for_newcomers() -> None:
 
 def test_the_floor_is_what_was_seen_two_seconds_ago() -> None:
     """The whole index is read once a second and after a short claim; between, from the least time of the lag before."""
-    floor = _Floor(("agent",))
+    floor = Floor(("agent",))
     assert floor.at(10.0) == {"agent": 0.0}  # whole
     floor.saw(50.0, 10.0)
     assert floor.at(10.1) == {"agent": 0.0}  # what stood before anything was seen
@@ -218,6 +219,6 @@ def test_the_floor_is_what_was_seen_two_seconds_ago() -> None:
 
 def test_a_floor_that_saw_nothing_is_none() -> None:
     """After a lag without any claim the next ones begin from nothing, not from infinity."""
-    floor = _Floor(("agent",))
+    floor = Floor(("agent",))
     found = [floor.at(10.0 + step * 0.7)["agent"] for step in range(20)]
     assert set(found) == {0.0}
