@@ -102,7 +102,7 @@ async def through(rig: QueueRig, workers: Sequence[QueueWorker], tenants: Iterat
 
 @dataclass(frozen=True)
 class Held:
-    """A steady course: so many runs a second, replaced as they are done; seconds before, during and after a snapshot."""
+    """A steady course of so many runs a second, each replaced when done: before, during and after a snapshot."""
 
     per_s: float
     before_s: float

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import itertools
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tollway.record.sizes import HOT_TABLES, TableSize, table_sizes
 from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 from tollway.simulator.accounting import snapshot
+from tollway.simulator.bench.stack import fresh_folder
 
 AGENT, LANE = "document", "standard"
 EST_NANO = 1_000_000
@@ -142,9 +142,8 @@ class QueueRig:
 
 @contextlib.asynccontextmanager
 async def queue_rig(scratch: Path, *, keep: bool = False) -> AsyncIterator[QueueRig]:
-    """A rig on a fresh folder in `scratch`. Raises DatabaseUnavailable or ConfigError when the server does not come up."""
-    folder = Path(tempfile.mkdtemp(prefix="tollway-bench-", dir=scratch))
-    folder.chmod(0o755)  # the server may run as another user, who has to reach its data through here
+    """A rig on a fresh folder in `scratch`. Raises DatabaseUnavailable, ConfigError when there is no server to be had."""
+    folder = fresh_folder(scratch)
     server = EmbeddedPostgres(folder / "data")
     try:
         await server.start()

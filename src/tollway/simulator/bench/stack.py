@@ -84,7 +84,7 @@ class Stack:
 @contextlib.asynccontextmanager
 async def running(options: StackOptions) -> AsyncIterator[Stack]:
     """A fresh stack, ready for load; gone afterwards, its folder too. Raises StackFailed when it does not come up."""
-    folder = _fresh_folder(options.scratch)
+    folder = fresh_folder(options.scratch)
     stack: Stack | None = None
     try:
         stack = _start(options, folder)
@@ -106,9 +106,10 @@ async def running(options: StackOptions) -> AsyncIterator[Stack]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fresh_folder(scratch: Path) -> Path:
+def fresh_folder(scratch: Path) -> Path:
+    """A new folder in `scratch` for data that another user's server may have to reach."""
     folder = Path(tempfile.mkdtemp(prefix="tollway-bench-", dir=scratch))
-    folder.chmod(0o755)  # the embedded server may run as another user, who has to reach its data through here
+    folder.chmod(0o755)  # the embedded server may run as another user
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What claiming a run and ending it costs PostgreSQL, however much waits, was done before, or is looked at elsewhere."""
+"""What claiming and ending a run costs PostgreSQL, whatever waits, was done before, or is looked at elsewhere."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ _FIRST_RUNS = 10_000
 _PAUSED, _KEYED = 100, 100
 _HOLDER = "holder"
 _HOUR_S = 3600.0
+_HELD = Held(per_s=1000, before_s=60, held_s=600, after_s=120, step_s=10)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Scale:
     first: int = _FIRST_RUNS
     window_s: float = 4.0
     windows: int = 5
-    held: Held = Held(per_s=1000, before_s=60, held_s=600, after_s=120, step_s=10)
+    held: Held = _HELD
 
 
 QUICK = Scale(
@@ -114,14 +115,14 @@ def report(found: Found, scale: Scale, machine: Machine) -> ScenarioReport:
             Figure(name="  of which claim", value=_claim_us(found.empty), unit="µs a run"),
             Figure(name=f"with {scale.queued:,} queued", value=round(queued, 1), unit="µs a run"),
             Figure(name="  of which claim", value=_claim_us(found.queued), unit="µs a run"),
-            Figure(name="  against the small queue", value=round(queued / empty, 3), unit="×", bound=1.3),
+            Figure(name="  against the small queue", value=round(queued / empty, 3), unit="times", bound=1.3),
             Figure(name=f"with {scale.blocked:,} blocked, too", value=round(blocked, 1), unit="µs a run"),
             Figure(name="  against without them", value=round(100 * (blocked / queued - 1), 1), unit="% more", bound=5),
             *_size_figures(found, scale),
             Figure(
                 name=f"a claim after {held.held_s:.0f} s of a held snapshot, against before",
                 value=round(queue_costs.held_ratio(found.course, held), 2),
-                unit="×",
+                unit="times",
                 bound=2.2,
             ),
             Figure(
@@ -167,7 +168,7 @@ def _size_figures(found: Found, scale: Scale) -> Iterator[Figure]:
             unit="MiB",
         )
         yield Figure(
-            name=f"  against after {scale.first:,}", value=round(size.whole_bytes / before, 2), unit="×", bound=2
+            name=f"  against after {scale.first:,}", value=round(size.whole_bytes / before, 2), unit="times", bound=2
         )
 
 
