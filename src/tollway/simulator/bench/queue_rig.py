@@ -142,7 +142,7 @@ class QueueRig:
 
 @contextlib.asynccontextmanager
 async def queue_rig(scratch: Path, *, keep: bool = False) -> AsyncIterator[QueueRig]:
-    """A rig on a fresh folder in `scratch`. Raises DatabaseUnavailable, ConfigError when there is no server to be had."""
+    """A rig on a fresh folder in `scratch`. Raises DatabaseUnavailable or ConfigError when it does not start."""
     folder = fresh_folder(scratch)
     server = EmbeddedPostgres(folder / "data")
     try:

@@ -31,7 +31,7 @@ class StackOptions:
     """How to start: the `tollway` command, where scratch folders go, how many workers of how many slots.
 
     `project` says what is run on which routes, `provider` how the providers answer; `keep` leaves the folder with data
-    and log where it is.
+    and log where it is. With `autoscale`, "1..4" for one, so many workers come and go instead.
     """
 
     tollway: Sequence[str]
@@ -41,6 +41,7 @@ class StackOptions:
     provider: dict[str, Any] = field(default_factory=lambda: {"latency_s": 0.05})
     project: Project = field(default_factory=Project)
     keep: bool = False
+    autoscale: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _start(options: StackOptions, folder: Path) -> Stack:
     (folder / "bench_agents.py").write_text(project.agents, encoding="utf-8")
     (folder / "tollway.toml").write_text(project.toml(options.slots, provider_ports), encoding="utf-8")
     words = ["up", "--config", str(folder / "tollway.toml"), "--agents", "bench_agents", "--port", str(port)]
-    words += ["--data-dir", str(folder / "data"), "--workers", str(options.workers)]
+    words += ["--data-dir", str(folder / "data")]
+    words += ["--autoscale", options.autoscale] if options.autoscale else ["--workers", str(options.workers)]
     up = start_program([*options.tollway, *words], folder, {"TOLLWAY_ADMIN_KEY": key})
     providers = [Provider(options.tollway, folder, each, options.provider) for each in provider_ports]
     return Stack(folder, port, key, up, providers)

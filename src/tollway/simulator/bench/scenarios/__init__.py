@@ -6,9 +6,13 @@ from tollway.simulator.bench.harness import BenchOptions, Watcher
 from tollway.simulator.bench.report import ScenarioReport
 from tollway.simulator.bench.scenarios import (
     backlog,
+    documents,
     failover,
+    fairness,
     in_flight,
+    isolation,
     limits,
+    overload,
     paced,
     repeats,
     saturated,
@@ -28,4 +32,8 @@ SCENARIOS: dict[str, Scenario] = {
     "repeats": repeats.run,
     "limits": limits.run,
     "backlog": backlog.run,
+    "isolation": isolation.run,
+    "fairness": fairness.run,
+    "overload": overload.run,
+    "documents": documents.run,
 }
