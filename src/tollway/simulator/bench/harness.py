@@ -49,7 +49,6 @@ class BenchOptions:
         workers: int = 1,
         provider: dict[str, Any] | None = None,
         project: Project | None = None,
-        autoscale: str = "",
     ) -> StackOptions:
         """A stack as the scenario wants it, and this user; the providers answer after 50 ms unless told otherwise."""
         return StackOptions(
@@ -60,7 +59,6 @@ class BenchOptions:
             provider={"latency_s": 0.05, **(provider or {})},
             project=project or Project(),
             keep=self.keep,
-            autoscale=autoscale,
         )
 
     def plan(self, stack: Stack, agent: str, **wishes: Any) -> LoadPlan:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tollway.simulator.accounting import snapshot
 from tollway.simulator.bench import stock
@@ -24,7 +24,7 @@ RATIO_MAX = 1.1
 WORKERS_MAX, SCALED_SLOTS, WAVES, QUICK_WAVES = 4, 25, 3, 1
 SHRUNK_S, DONE_S = 180.0, 120.0
 _LOOK_EVERY_S = 0.5
-_GRACE_S = 20
+_SECTIONS = {"worker": {"lanes": ["standard"], "grace_s": 20}}  # one lane: no slots are kept free for others
 
 
 @dataclass
@@ -61,7 +61,8 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
     """
     machine = inspect(options.scratch)
     watcher.stage("starting")
-    async with running(options.stack(slots=SLOTS, provider={"latency_s": LATENCY_S})) as stack:
+    steady = options.stack(slots=SLOTS, provider={"latency_s": LATENCY_S}, project=Project(sections=_SECTIONS))
+    async with running(steady) as stack:
         watcher.stage(f"{FEW} queued")
         few: list[RunLine] = []
         for _ in range(QUICK_FEW_ROUNDS if options.quick else FEW_ROUNDS):
@@ -71,11 +72,8 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
     many = sorted(every, key=lambda one: one.created_s)[len(few) :]
     figures = _latency_figures(few, many)
     watcher.stage("starting: autoscale")
-    project = Project(sections={"worker": {"grace_s": _GRACE_S}})
-    stack_options = options.stack(
-        slots=SCALED_SLOTS, provider={"latency_s": LATENCY_S}, project=project, autoscale=f"1..{WORKERS_MAX}"
-    )
-    async with running(stack_options) as stack:
+    scaled = replace(steady, slots=SCALED_SLOTS, autoscale=f"1..{WORKERS_MAX}")
+    async with running(scaled) as stack:
         watcher.stage("workers come and go")
         waves = QUICK_WAVES if options.quick else WAVES
         course = await _waves(options, stack, waves)
@@ -122,8 +120,10 @@ async def _waves(options: BenchOptions, stack: Stack, waves: int) -> Course:
     for wave in range(waves):
         await _submit(options, stack, MANY)
         stop = time.monotonic() + DONE_S
-        while await _look(stack, course, began, (wave + 1) * MANY) and time.monotonic() < stop:
+        while time.monotonic() < stop:
             await asyncio.sleep(_LOOK_EVERY_S)
+            if not await _look(stack, course, began, (wave + 1) * MANY):
+                break
     course.done_s = time.monotonic() - began
     stop = time.monotonic() + SHRUNK_S
     while course.last > 1 and time.monotonic() < stop:

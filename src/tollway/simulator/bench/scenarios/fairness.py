@@ -33,13 +33,15 @@ _CODE = '"""Work of different cost: as many tokens as the ticket asks for."""\n\
     f"""
 
 @tollway.agent(name="{name}", tier="fast", lane="standard", timeout=300)
-async def {name}(run: tollway.Run, ticket: dict[str, str], tokens: int) -> int:
+async def {name}(run: tollway.Run, ticket: dict[str, str]) -> int:
+    tokens = int(ticket["tokens"])
     await run.llm(f"Answer this customer: {{ticket['text']}}", max_tokens=tokens, cache="off")
     return tokens
 """
     for name in AGENTS
 )
 PROVIDER = {"latency_s": LATENCY_S, "output_tokens": 1000}
+ONE_LANE = {"worker": {"lanes": ["standard"]}}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Tenant:
         return [
             {
                 "agent": self.agents[number % len(self.agents)],
-                "input": {"ticket": {"text": text}, "tokens": self.tokens[number % len(self.tokens)]},
+                "input": {"text": text, "tokens": str(self.tokens[number % len(self.tokens)])},
             }
             for number in range(count)
         ]
@@ -215,7 +217,7 @@ def _forecast_figures(runs: Sequence[RunLine]) -> list[Figure]:
 
 
 def _project() -> Project:
-    return Project(agents=_CODE)
+    return Project(agents=_CODE, sections=ONE_LANE)
 
 
 async def _keys(stack: Stack, tenants: Sequence[Tenant]) -> dict[str, str]:

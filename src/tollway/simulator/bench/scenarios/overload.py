@@ -65,7 +65,7 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
     watcher.stage("starting")
     options = replace(options, measure_s=None, warmup_s=None, clients=None)
     seconds = (QUICK_OVERLOAD_S, QUICK_AFTER_S) if options.quick else (OVERLOAD_S, AFTER_S)
-    project = Project(sections={"lanes.standard": {"max_wait_s": MAX_WAIT_S}})
+    project = Project(sections={"worker": {"lanes": ["standard"]}, "lanes.standard": {"max_wait_s": MAX_WAIT_S}})
     async with running(options.stack(slots=SLOTS, provider={"latency_s": LATENCY_S}, project=project)) as stack:
         found = await _measure(options, stack, watcher, *seconds)
     options.draw(PLOT, lambda: _plot(found))
