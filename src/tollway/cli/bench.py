@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tollway.cli.bench_tables import show
-from tollway.domain.errors import ConfigError
+from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.simulator.bench.harness import BenchOptions, LoadFailed
 from tollway.simulator.bench.processes import StackFailed
 from tollway.simulator.bench.report import BenchReport, ScenarioReport
 from tollway.simulator.bench.scenarios import SCENARIOS
 from tollway.simulator.bench.texts import read_texts
+from tollway.simulator.load.wire import BadAnswer
 
 _EPILOG = """\b
 Examples:
@@ -27,6 +28,7 @@ Examples:
   tollway bench saturated --clients 256 --seconds 10
   tollway bench paced --json --save paced.json
   tollway bench limits --plots .
+  tollway bench backlog --quick
 
 Exit codes: 0 done, 1 runs were lost or failed (with --strict: or a figure was missed), 2 usage, 3 the system did
 not come up."""
@@ -96,10 +98,10 @@ def bench(  # click passes every option by its name
     names = list(dict.fromkeys(scenarios)) or list(SCENARIOS)
     try:
         reports = asyncio.run(_run_all(names, options, as_json))
-    except StackFailed as error:
+    except (StackFailed, DatabaseUnavailable, ConfigError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(3)
-    except (LoadFailed, asyncio.CancelledError) as error:
+    except (LoadFailed, BadAnswer, OSError, asyncio.CancelledError) as error:
         click.echo(f"Error: {str(error) or 'stopped'}", err=True)
         sys.exit(1)
     report = BenchReport(

@@ -75,13 +75,13 @@ class QueueRig:
         """The schema, today's partitions, and the way in."""
         await migrate(self._server.url)
         self._main = await self.database(connections=4)
+        self._lazy = await self.database(connections=4, durable=False)
         await Upkeep(self._main, 0).make_partitions()
         self._accepts = Accepts(self._main)
 
     async def tenants(self, names: Sequence[str], **given: Any) -> None:
         """Make tenants with these settings, or change them."""
-        lazy = await self.database(connections=4, durable=False)
-        todo = iter(names)
+        lazy, todo = self._lazy, iter(names)
 
         async def make() -> None:
             for name in todo:

@@ -1,16 +1,19 @@
 """Runs by the thousand: submitted in batches, and read back from the lists with their times and their cost."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tollway.simulator.bench.asking import ask
+from tollway.simulator.bench.asking import Refused, ask
 from tollway.simulator.bench.stack import Stack
 
 _BATCH = 500
 _PAGE = 500
+_AGAIN_S, _INSIST_S = 0.5, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,26 @@ class RunLine:
 
 
 async def submit(stack: Stack, key: str, runs: Sequence[dict[str, Any]]) -> int:
-    """Submit these bodies with that key, a batch after the other; returns how many were accepted."""
+    """Submit these bodies with that key, a batch after the other; returns how many were accepted.
+
+    A batch that is refused as a whole is tried again for a while; a run that is refused in its batch is not.
+    """
     accepted = 0
     for first in range(0, len(runs), _BATCH):
-        body = {"runs": runs[first : first + _BATCH]}
-        answer = await ask(stack.port, "/v1/runs/batch", "POST", body, key)
+        answer = await _insist(stack, key, {"runs": runs[first : first + _BATCH]})
         accepted += sum(1 for result in answer["results"] if result["status"] == 202)
     return accepted
+
+
+async def _insist(stack: Stack, key: str, body: dict[str, Any]) -> Any:
+    stop = time.monotonic() + _INSIST_S
+    while True:
+        try:
+            return await ask(stack.port, "/v1/runs/batch", "POST", body, key)
+        except Refused:
+            if time.monotonic() > stop:
+                raise
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def read_runs(stack: Stack, **filters: str) -> list[RunLine]:

@@ -20,6 +20,7 @@ _FIRST_RUNS = 10_000
 _PAUSED, _KEYED = 100, 100
 _HOLDER = "holder"
 _HOUR_S = 3600.0
+_SMALL_BYTES = 1 << 20  # a few pages more or less say nothing
 _HELD = Held(per_s=1000, before_s=60, held_s=600, after_s=120, step_s=10)
 
 
@@ -168,7 +169,10 @@ def _size_figures(found: Found, scale: Scale) -> Iterator[Figure]:
             unit="MiB",
         )
         yield Figure(
-            name=f"  against after {scale.first:,}", value=round(size.whole_bytes / before, 2), unit="times", bound=2
+            name=f"  against after {scale.first:,}",
+            value=round(size.whole_bytes / before, 2),
+            unit="times",
+            bound=2 if size.whole_bytes >= _SMALL_BYTES else None,
         )
 
 
