@@ -15,7 +15,7 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.accept import Accepts, NewRun
 from tollway.record.cancel import end_queued_runs
-from tollway.record.claims import Claim, Claimed, Claims
+from tollway.record.claims import Claim, Claimed, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import Ending, Fact, Intent, JournalRecord, Leaving, RunWrite
 from tollway.record.processes import register_process
@@ -170,7 +170,9 @@ async def whole_cycle(database: Database) -> list[UUID]:
     empty = await claim(claims)
     await claims.mark_idle("standard", empty.empty)
     await claims.raise_floor("standard", {"triage": 1.0})
-    await claims.true_up({("standard", "triage", "default"): 5.0})
+    await claims.true_up({("standard", "triage", "default"): LineCosts(5.0, 1, 1005.0)})
+    await claims.enter_classes(["standard", "batch"], ["triage", "newer"])
+    assert await claims.turn_capped(["default"]) == await keeper.open_full() == []
     assert (await keeper.due()).opens_at is None
     assert await keeper.expire() == await keeper.bury_poison() == []
     await keeper.make_partitions()

@@ -140,7 +140,8 @@ class Redis(Section):
 class Worker(Section):
     """How a worker process works: `slots` runs at once, of `lanes`; its beat is `heartbeat_s`, its lease `lease_ttl_s`.
 
-    `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given.
+    `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given. Of the
+    slots in a lane's reach one agent of several holds `agent_share_max` at most, one tenant `tenant_share_max`.
     """
 
     processes: Annotated[int, Number, Field(ge=0, le=1024)] = 1
@@ -150,10 +151,15 @@ class Worker(Section):
     heartbeat_s: Seconds = 3.0
     lease_ttl_s: Seconds = 12.0
     loop_block_max_s: Seconds = 60.0
+    agent_share_max: Annotated[float, Number, Field(gt=0, le=1)] = 0.8
+    tenant_share_max: Annotated[float, Number, Field(gt=0, le=1)] = 0.8
 
 
 class Lane(Section):
-    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up."""
+    """A priority class: its guaranteed `share` of slots, how long a run may wait in it.
+
+    Work that has waited longer than `age_after_s` goes before other lanes' every other time.
+    """
 
     share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
     max_wait_s: Seconds | None = None

@@ -62,6 +62,11 @@ class Upkeep:
         rows = await self._database.rows("reap_worker", process_id, str(self._keeper_id))
         return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
 
+    async def open_full(self) -> list[str]:
+        """Open the full lines of capped tenants that have room again; returns the lanes with news."""
+        tenants = [row["tenant"] for row in await self._database.rows("find_full")]
+        return [row["opened"] for row in await self._database.rows("turn_capped", sorted(tenants))] if tenants else []
+
     async def orphans(self) -> list[int]:
         """Workers without a row that runs still hang on."""
         return [row[0] for row in await self._database.rows("find_orphans")]

@@ -102,6 +102,8 @@ class Keeper:
         beats = [Beat(process_id, beat, ttl_s) for process_id, _, beat, ttl_s in processes]
         for process_id in self._watch.look(beats, self._clock.monotonic()):
             await self._reap(process_id, roles[process_id])
+        for lane in await self._upkeep.open_full():  # whose worker died, or whose cap was lifted
+            self._broadcast.publish("queue", lane)
         now = self._clock.monotonic()
         if now >= self._orphans_at:
             self._orphans_at = now + ORPHANS_LOOKS * self._options.look_every_s

@@ -7,7 +7,6 @@ news / poll ─▶ claimer ─▶ take ─▶ Execution (a task each) ─▶ end
 import asyncio
 import os
 import random
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
-from tollway.record.claims import Claim, Claims
+from tollway.queue.bulkheads import Held
+from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
 from tollway.runtime.claimer import Claimer, ClaimerOptions
@@ -67,10 +67,12 @@ class Worker:
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
         self._running: dict[UUID, Execution] = {}
-        self._by_lane: Counter[str] = Counter()
+        self._held = Held()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._costs: dict[tuple[str, str, str], float] = {}
-        self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take, self._poll_s)
+        self._costs: dict[tuple[str, str, str], LineCosts] = {}
+        self._claimer = Claimer(services.claims, services.clock, options, self._held, self.take, self._poll_s)
+        self._left: set[str] = set()
+        self._cap_eased = asyncio.Event()
         self._strangers: set[tuple[UUID, int]] = set()
         self._cancel_wanted = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
@@ -116,6 +118,7 @@ class Worker:
         await asyncio.gather(*background, return_exceptions=True)
         with suppress(DatabaseUnavailable):
             await self._true_up()
+            await self._open_full()
 
     def abandon(self) -> None:
         """Another process was given this worker's runs: stop them all, and write nothing."""
@@ -128,7 +131,7 @@ class Worker:
         """Start executing what was claimed."""
         again = [claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > 3]
         for claim in claims:
-            self._by_lane[claim.lane] += 1
+            self._held.add(claim.lane, claim.agent, claim.tenant)
             self._services.metrics.runs_claimed.add(claim.lane)
             self._note_wait(claim)
         if again:
@@ -151,6 +154,7 @@ class Worker:
         self._background = [
             loop.create_task(self._obey_cancels(), name="cancels"),
             loop.create_task(self._keep_books(), name="books"),
+            loop.create_task(self._open_lines(), name="lines"),
         ]
 
     def _poll_s(self) -> float:
@@ -175,6 +179,7 @@ class Worker:
     async def _execute(self, claim: Claim, recorded: Sequence[Any]) -> None:
         spec = self._registry.get(claim.agent)
         journal = RunJournal(claim, recorded, self._writer, self._services.clock, str(self.id))
+        spent_before = journal.spent_nano
         if spec is None:  # claims name this worker's agents, so this is another's claim come back after a change
             self._free(claim)
             return
@@ -198,7 +203,9 @@ class Worker:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
-            self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+            self._tell(claim, outcome)
+            took_s = self._services.clock.monotonic() - began
+            self._account(claim, outcome, journal.spent_nano - spent_before or int(took_s * NANO_PER_BUSY_SECOND))
 
     async def _bury(self, execution: Execution) -> Outcome:
         """A run that the worker itself could not end: a dead letter, rather than to be tried for ever."""
@@ -209,20 +216,28 @@ class Worker:
         return Abandoned()
 
     def _free(self, claim: Claim) -> None:
-        self._by_lane[claim.lane] -= 1
+        self._held.free(claim.lane, claim.agent, claim.tenant)
         self._claimer.slot_freed()
 
-    def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
+    def _tell(self, claim: Claim, outcome: Outcome) -> None:
         news = self._services.broadcast
         news.publish("run", str(claim.run_id))
         if isinstance(outcome, RetryAt | Parked):
             news.publish("due", "")
         elif claim.hooked:
             news.publish("webhook", "")
+        if claim.capped:
+            self._left.add(claim.tenant)
+            self._cap_eased.set()
         self._count(claim, outcome)
-        cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
-        key = (claim.lane, claim.agent, claim.tenant)
-        self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
+
+    def _account(self, claim: Claim, outcome: Outcome, cost_nano: int) -> None:
+        """What this claim cost, beyond what its line was charged; one cut short says nothing of what the next costs."""
+        line = self._costs.setdefault((claim.lane, claim.agent, claim.tenant), LineCosts())
+        line.due += (cost_nano - claim.est_nano) / claim.weight
+        if not isinstance(outcome, Abandoned | HandedBack | Cancelled):
+            line.runs += 1
+            line.cost_nano += cost_nano
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
         metrics, returned = self._services.metrics, _RETURNED.get(type(outcome))
@@ -265,9 +280,22 @@ class Worker:
                     reconcile_at = now + RECONCILE_EVERY_S
                     await self._reconcile()
 
+    async def _open_lines(self) -> None:
+        """Open the lines of capped tenants whose runs left their slots; what fails here the keeper makes good."""
+        while True:
+            await self._cap_eased.wait()
+            self._cap_eased.clear()
+            with suppress(DatabaseUnavailable):
+                await self._open_full()
+
+    async def _open_full(self) -> None:
+        left, self._left = self._left, set()
+        for lane in await self._services.claims.turn_capped(list(left)) if left else ():
+            self._services.broadcast.publish("queue", lane)
+            self._claimer.news(lane)
+
     async def _true_up(self) -> None:
         costs, self._costs = self._costs, {}
-        costs = {key: cost for key, cost in costs.items() if cost}
         if costs:
             await self._services.claims.true_up(costs)
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tollway.config import Settings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
+from tollway.queue.bulkheads import Bulkheads
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
@@ -60,8 +61,9 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
     stop = stop_event()
     agents = load_agents(modules)
     async with _worker(settings, agents, stop) as crew:
-        await _publish(crew.parts, agents)
         names = [spec.name for spec in agents.all()]
+        await crew.claims.enter_classes(settings.worker.lanes, names)
+        await _publish(crew.parts, agents)
         arguments = [part for module in modules for part in ("--agents", module)]
         arguments += ["--config", str(config)] if config is not None else []
         isolation = Isolation(
@@ -184,7 +186,14 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
     )
     shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
     names = tuple(spec.name for spec in agents.all())
-    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
+    options = ClaimerOptions(
+        tuple(settings.worker.lanes),
+        shares,
+        settings.worker.slots,
+        names,
+        bulkheads=Bulkheads(settings.worker.agent_share_max, settings.worker.tenant_share_max),
+        age_after_s={name: settings.lanes[name].age_after_s for name in settings.worker.lanes},
+    )
     return Worker(worker_id, agents, options, services)
 
 

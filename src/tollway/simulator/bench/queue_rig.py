@@ -25,7 +25,7 @@ from tollway.simulator.accounting import snapshot
 from tollway.simulator.bench.stack import fresh_folder
 
 AGENT, LANE = "document", "standard"
-EST_NANO = 1_000_000
+COST_NANO = 1_000_000
 _CROWD = 400
 _VACUUMS_DONE_S = 90.0
 _LOOK_EVERY_S = 0.25
@@ -47,7 +47,7 @@ _USUAL: dict[str, Any] = {
     "webhook_url": None,
     "webhook_secret_env": None,
     "replay_of": None,
-    "est_nano": EST_NANO,
+    "est_nano": COST_NANO,
     "idempotency_key": None,
     "body_hash": None,
 }

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tollway.queue.floor import Floor
-from tollway.record.claims import LINES_MAX, Claim, Claims
+from tollway.queue.floors import Floor
+from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import Ending, Fact, JournalRecord, RunWrite
 from tollway.record.processes import register_process
-from tollway.simulator.bench.queue_rig import AGENT, EST_NANO, LANE, QueueRig
+from tollway.simulator.bench.queue_rig import AGENT, COST_NANO, LANE, QueueRig
 
 BATCH = 20
 _LEASE_TTL_S = 3600.0
@@ -41,8 +41,8 @@ class QueueWorker:
         self._record = JournalRecord(database, worker)
         self._actor = str(worker)
         self._agent = agent
-        self._floor = Floor((agent,))
-        self._costs: dict[tuple[str, str, str], float] = {}
+        self._floor = Floor()
+        self._costs: dict[tuple[str, str, str], LineCosts] = {}
         self._trued_at = time.monotonic()
         self._empty_since: dict[tuple[str, str], float] = {}
 
@@ -72,15 +72,14 @@ class QueueWorker:
     async def claim(self, wanted: int = BATCH) -> list[Claim]:
         """One claim, with the care for floors and empty lines that goes with it."""
         now = time.monotonic()
-        floors = self._floor.at(now)
+        floors = self._floor.at(now, [self._agent])
         claimed = await self._claims.claim(LANE, floors, wanted)
-        short = len(claimed.claims) < wanted
-        if short:
+        if len(claimed.claims) < wanted:
             self._floor.short()
         raised = None if claimed.low is None else self._floor.saw(claimed.low, now)
         if raised is not None:
             await self._claims.raise_floor(LANE, {self._agent: raised})
-        await self._close(claimed.empty, now, at_once=claimed.lines >= LINES_MAX and short)
+        await self._close(claimed.empty, now, at_once=claimed.more)
         return claimed.claims
 
     async def _end(self, claims: Sequence[Claim]) -> None:
@@ -88,8 +87,10 @@ class QueueWorker:
         for claim, verdict in zip(claims, verdicts, strict=True):
             if verdict is not True:
                 raise RuntimeError(f"the end of run {claim.run_id} was refused: {verdict}")
-            key = (claim.lane, claim.agent, claim.tenant)
-            self._costs[key] = self._costs.get(key, 0.0) + EST_NANO - claim.est_nano
+            line = self._costs.setdefault((claim.lane, claim.agent, claim.tenant), LineCosts())
+            line.due += (COST_NANO - claim.est_nano) / claim.weight
+            line.runs += 1
+            line.cost_nano += COST_NANO
             self._empty_since.pop((claim.agent, claim.tenant), None)
         self.done += len(claims)
         if time.monotonic() - self._trued_at >= _TRUE_UP_EVERY_S:
@@ -103,7 +104,7 @@ class QueueWorker:
 
     async def _true_up(self) -> None:
         self._trued_at = time.monotonic()
-        costs, self._costs = {key: cost for key, cost in self._costs.items() if cost}, {}
+        costs, self._costs = self._costs, {}
         if costs:
             await self._claims.true_up(costs)
 

@@ -1,7 +1,4 @@
-"""How far up the order of lines a claim may begin to read: pure, with time as an argument.
-
-Below the lowest virtual time seen two seconds ago the index of open lines holds mostly dead entries.
-"""
+"""From which virtual time on a worker's claims read the lines of a lane, so that dead index entries are not read."""
 
 from collections.abc import Sequence
 
@@ -16,8 +13,7 @@ class Floor:
     newcomer's, or one that was charged too much at first) is never overlooked for longer.
     """
 
-    def __init__(self, agents: Sequence[str]) -> None:
-        self._agents = agents
+    def __init__(self) -> None:
         self._floor = 0.0
         self._next = 0.0
         self._next_since = 0.0
@@ -25,16 +21,16 @@ class Floor:
         self._written = 0.0
         self._written_at = 0.0
 
-    def at(self, now: float) -> dict[str, float]:
-        """The floor to claim with, by class."""
+    def at(self, now: float, agents: Sequence[str]) -> dict[str, float]:
+        """The floor to claim with, by agent."""
         if now >= self._whole_at:
             self._whole_at = now + WHOLE_EVERY_S
-            return dict.fromkeys(self._agents, 0.0)
+            return dict.fromkeys(agents, 0.0)
         if now - self._next_since >= FLOOR_LAG_S:
             self._floor, self._next, self._next_since = self._next, float("inf"), now
             if self._floor == float("inf"):
                 self._floor = 0.0
-        return dict.fromkeys(self._agents, self._floor)
+        return dict.fromkeys(agents, self._floor)
 
     def short(self) -> None:
         """A claim brought less than was wanted: look at everything next time."""
