@@ -70,9 +70,17 @@ class Tenant:
 
 
 def tenants_of(count: int) -> list[Tenant]:
-    """Every mix of weight and size; each fourth tenant spreads its work over three agents."""
+    """Every mix of weight and size; each fourth tenant spreads its work over three agents.
+
+    The others have one of the three each, so that no agent has so many slots that its bulkhead would bind.
+    """
     return [
-        Tenant(f"tenant{n}", WEIGHTS[n % 3], TOKENS[(n // 3 + n) % 3], AGENTS if n % 4 == 3 else AGENTS[:1])
+        Tenant(
+            name=f"tenant{n}",
+            weight=WEIGHTS[n % 3],
+            tokens=TOKENS[(n // 3 + n) % 3],
+            agents=AGENTS if n % 4 == 3 else (AGENTS[n % 3],),
+        )
         for n in range(count)
     ]
 
