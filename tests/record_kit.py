@@ -173,7 +173,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     await claims.true_up({("standard", "triage", "default"): LineCosts(5.0, 1, 1005.0)})
     await claims.enter_classes(["standard", "batch"], ["triage", "newer"])
     assert await claims.turn_capped(["default"]) == await keeper.open_full() == []
-    assert (await keeper.due()).opens_at is None
+    assert (await keeper.due()).opens == {}
     assert await keeper.expire() == await keeper.bury_poison() == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})

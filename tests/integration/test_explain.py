@@ -51,7 +51,7 @@ insert into answer (key, tenant, agent, value, expires_at)
 insert into process (role, host, pid, lease_ttl_s) select 'worker', 'h', n, 12 from generate_series(1, 5) n;
 update queue set state = 1, worker = 3, fence = 65536
     where run_id in (select run_id from queue order by run_id limit 1000);
-update queue set gate = 'time', place = place + 3600000000
+update queue set gate = 'time', opens_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 5000);
 update queue set expires_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 20000);
@@ -147,6 +147,10 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "accept_runs",
         "find_idempotent",
         "claim_runs",
+        "look_for_work",
+        "oldest_place",
+        "find_full",
+        "turn_flows",
         "lock_lines",
         "idle_lines",
         "true_up",
@@ -204,7 +208,7 @@ async def claim_buffers(url: str) -> int:
                 async with connection.transaction():
                     row = await connection.fetchval(
                         "explain (analyze, buffers, timing off, format json) " + query("claim_runs").rstrip(";"),
-                        worker, "standard", ["triage"], 20, [0.0], number, 64,
+                        worker, "standard", ["triage"], 20, [0.0], number, 64, None, [], [], [], None,
                     )  # fmt: skip
                 plan = json.loads(row)[0]["Plan"]
                 assert plan["Actual Rows"] == 20

@@ -65,7 +65,7 @@ async def serve(claims: Claims, service: Service, until_level: float) -> None:
 async def test_the_service_gap_between_backlogged_tenants_stays_small(
     database: Database, admin: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The gap in true service over weight stays within 2 x quantum x the dearest run's cost / weight, and is printed."""
+    """The gap in true service over weight stays within 2 x quantum x the dearest run's cost / weight; it is printed."""
     for tenant, weight in WEIGHTS.items():
         await put_tenant(database, tenant, {"weight": weight})
     counts = {"a": 4000, "b": 150, "c": 900, "d": 800, "e": 800, "f": 350}
@@ -79,7 +79,8 @@ async def test_the_service_gap_between_backlogged_tenants_stays_small(
     left = await admin.fetchval(
         "select min(n) from (select count(*) as n from queue where state = 0 group by tenant) l"
     )
-    assert left > 0 and await admin.fetchval("select count(distinct tenant) from queue where state = 0") == len(WEIGHTS)
+    assert left > 0
+    assert await admin.fetchval("select count(distinct tenant) from queue where state = 0") == len(WEIGHTS)
     dearest = max(high * 1000 / WEIGHTS[tenant] for tenant, (_, high) in COSTS.items())
     bound = 2 * QUANTUM * dearest
     whole, weights = sum(service.served.values()), sum(WEIGHTS.values())
@@ -87,7 +88,7 @@ async def test_the_service_gap_between_backlogged_tenants_stays_small(
     with capsys.disabled():
         told = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
         print(
-            f"\nservice gap {service.gap / dearest:.2f} dearest runs over weight, bound {2 * QUANTUM}; served/weight {told}"
+            f"\nservice gap {service.gap / dearest:.2f} dearest runs (bound {2 * QUANTUM}); served over weight: {told}"
         )
     assert service.gap <= bound
 

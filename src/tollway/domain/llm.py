@@ -9,7 +9,8 @@ from typing import Any
 class Caller:
     """Who asks: capacity is shared fairly, caches are kept apart and lengths are learned by it.
 
-    `agent` is the agent's name, over the wire the API key's id; `step` the name of the step, over the wire "".
+    `agent` is the agent's name, over the wire the API key's id; `step` the name of the step, over the wire "". `weight`
+    is the tenant's.
     """
 
     tenant: str
@@ -18,6 +19,7 @@ class Caller:
     version: str = ""
     step: str = ""
     task_type: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

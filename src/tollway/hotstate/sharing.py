@@ -1,14 +1,15 @@
-"""How a limit is divided: weighted max-min over lanes, tenants and agents, whatever the process. Pure.
+"""How a limit is divided: lanes by share and precedence, in a lane tenants and then agents by max-min. Pure.
 
-Max-min (the water-filling of Google Doorman's FAIR_SHARE): nobody gets more than he wants, and what one leaves the
-others share by weight. Calls use several limits at once, so flows are compared by their dominant share (DRF,
-Ghodsi et al. 2011): the largest part of any limit that they take.
+A lane is sure of its share of the limit; what is left goes to the lanes in the order of their precedence, so urgent
+work takes what patient work would have, but for its share. Max-min (the water-filling of Google Doorman's FAIR_SHARE):
+nobody gets more than he wants, and what one leaves the others share by weight. Calls use several limits at once, so
+flows are compared by their dominant share (DRF, Ghodsi et al. 2011): the largest part of any limit that they take.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-LANE_WEIGHT_MIN = 0.05
+LANE_SHARE_MIN = 0.05
 _SEARCH_STEPS = 12
 _CLOSE_ENOUGH = 0.001
 
@@ -48,15 +49,39 @@ def fill(wants: Sequence[float], weights: Sequence[float], capacity: float) -> l
     return shares
 
 
+def fill_lanes(wants: Sequence[float], guarantees: Sequence[float], capacity: float) -> list[float]:
+    """Shares of lanes in the order of their precedence: each its guaranteed part first, then the first what it wants.
+
+    Guarantees are parts of the capacity; if they are more than the whole together, each is cut alike.
+    """
+    if sum(wants) <= capacity:
+        return list(wants)
+    capacity = max(0.0, capacity)
+    scale = capacity / max(1.0, sum(guarantees))
+    shares = [min(want, part * scale) for want, part in zip(wants, guarantees, strict=True)]
+    left = max(0.0, capacity - sum(shares))
+    for at, want in enumerate(wants):
+        more = min(left, want - shares[at])
+        shares[at] += more
+        left -= more
+    return shares
+
+
 class Tree:
-    """The flows by lane, tenant and agent, built once and filled as often as a search needs."""
+    """The flows by lane, tenant and agent, built once and filled as often as a search needs.
+
+    `lanes` are the shares of lanes in the order of their precedence; one not named there comes last, with the least.
+    """
 
     def __init__(self, leaves: Sequence[Leaf], lanes: Mapping[str, float]) -> None:
         self._wants = [leaf.want for leaf in leaves]
         by_lane: dict[str, dict[str, list[int]]] = {}
-        for at, leaf in enumerate(leaves):
+        ranks = {lane: rank for rank, lane in enumerate(lanes)}
+        inner = sorted(range(len(leaves)), key=lambda at: ranks.get(leaves[at].lane, len(ranks)))
+        for at in inner:
+            leaf = leaves[at]
             by_lane.setdefault(leaf.lane, {}).setdefault(leaf.tenant, []).append(at)
-        self._lane_weights = [max(lanes.get(lane, 0.0), LANE_WEIGHT_MIN) for lane in by_lane]
+        self._guarantees = [max(lanes.get(lane, 0.0), LANE_SHARE_MIN) for lane in by_lane]
         self._lanes = [list(tenants.values()) for tenants in by_lane.values()]
         self._tenant_weights = [
             [max(leaves[at].weight for at in tenant) for tenant in tenants] for tenants in self._lanes
@@ -67,7 +92,7 @@ class Tree:
     def fill(self, capacity: float) -> list[float]:
         """The share of each leaf, in the order given."""
         shares = list(self._wants)
-        for lane, of_lane in enumerate(fill(self._lane_wants, self._lane_weights, capacity)):
+        for lane, of_lane in enumerate(fill_lanes(self._lane_wants, self._guarantees, capacity)):
             if of_lane >= self._lane_wants[lane]:
                 continue
             of_tenants = fill(self._tenant_wants[lane], self._tenant_weights[lane], of_lane)

@@ -88,6 +88,7 @@ class Api:
         """Drain and let go; a second stop is nothing."""
         self.drain()
         self.context.gatekeeper.stop()
+        await self.context.board.stop()
         await self.services.accepts.drain()
         if self.services.wire is not None:
             await self.services.wire.calls.drain()

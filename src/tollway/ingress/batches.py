@@ -67,7 +67,7 @@ async def _result(api: ApiContext, run: NewRun | None, waiting: "asyncio.Future[
             reply = await api.hot.known(accepted.run_id)
             return b'{"status":202,"replayed":true,"run":%b}' % reply.body
         api.told(run)
-        return b'{"status":202,"run":%b}' % accepted_json(run, tenant_paused=api.hot.is_paused(run.tenant))
+        return b'{"status":202,"run":%b}' % accepted_json(run, api.hot.standing)
     except Exception as error:
         problem = as_problem(error)
         if problem is None:

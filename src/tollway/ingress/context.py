@@ -6,6 +6,7 @@ from tollway.ingress.auth import Authenticator
 from tollway.ingress.catalogue import Catalogue
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.hot import HotRoutes
+from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
 from tollway.ingress.wire.accounts import KeyDesk, WireLedger
@@ -24,6 +25,7 @@ class ApiContext:
     gatekeeper: Gatekeeper
     hot: HotRoutes
     wire: Door | None
+    board: LoadBoard
 
     def told(self, run: NewRun) -> None:
         """A new run is on record: count it, and tell the workers of its lane."""
@@ -45,7 +47,8 @@ def make_context(services: ApiServices) -> ApiContext:
     gatekeeper = Gatekeeper(services.accepts, services.options, services.metrics.loop_lag_seconds.observe)
     hot = HotRoutes(services, authenticator, submissions, gatekeeper)
     wire = _make_wire(services, authenticator, gatekeeper)
-    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot, wire)
+    board = LoadBoard(services.database, services.sync, services.clock, services.options, services.metrics)
+    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot, wire, board)
 
 
 def _make_wire(services: ApiServices, authenticator: Authenticator, gatekeeper: Gatekeeper) -> Door | None:

@@ -17,6 +17,7 @@ from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.problems import Reply, invalid, unavailable
 from tollway.ingress.services import ApiServices
+from tollway.ingress.standing import KnownStanding
 from tollway.ingress.submission import RunBody, Submissions, read_idempotency_key
 from tollway.record.accept import NewRun
 from tollway.record.run_document import RunRow, run_json, run_tenant
@@ -80,6 +81,7 @@ class HotRoutes:
         self._authenticator = authenticator
         self._submissions = submissions
         self._gatekeeper = gatekeeper
+        self.standing = KnownStanding(services.sync, services.clock)
         self._decoder = msgspec.json.Decoder(RunBody)
 
     def admit(self, head: Head, body: bytes) -> NewRun:
@@ -94,7 +96,7 @@ class HotRoutes:
 
     def accepted(self, run: NewRun) -> Reply:
         """202 for a run that was written now."""
-        return Reply(202, accepted_json(run, tenant_paused=self.is_paused(run.tenant)))
+        return Reply(202, accepted_json(run, self.standing))
 
     def look_up(self, head: Head, run: str) -> tuple[Caller, UUID]:
         """Who asks for which run. Raises Problem."""
@@ -113,7 +115,7 @@ class HotRoutes:
         """The run's JSON for this caller. Raises Problem `not_found`."""
         if row is None or not caller.may_see(run_tenant(row)):
             raise no_such_run(str(run_id))
-        return run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        return run_json(row, self.standing)
 
     async def known(self, run_id: UUID, status: int = 202) -> Reply:
         """The answer to a repeated idempotency key: the run it made, as it stands now."""
@@ -123,13 +125,8 @@ class HotRoutes:
         """The same, given the run's row. Raises Problem `not_found`."""
         if row is None:
             raise Problem("not_found", f"Run {run_id}, which this Idempotency-Key made, is past its retention.")
-        body = run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        body = run_json(row, self.standing)
         return Reply(status, body, [_REPLAYED])
-
-    def is_paused(self, tenant: str) -> bool:
-        """Whether the tenant's runs are held back."""
-        record = self._services.sync.snapshot.tenants.get(tenant)
-        return record is not None and record.paused
 
 
 def no_such_run(run: str) -> Problem:

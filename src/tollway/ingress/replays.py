@@ -45,7 +45,7 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     await replay_run(services.database, new, run_id, body.from_step)
     api.told(new)
     services.news.publish("run", str(run_id))
-    return accepted_json(new, tenant_paused=api.hot.is_paused(new.tenant))
+    return accepted_json(new, api.hot.standing)
 
 
 def _new_run(api: ApiContext, caller: Caller, old: Replayable, body: ReplayBody) -> NewRun:

@@ -28,6 +28,7 @@ from tollway.llm.capacity.costs import Flow
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Guards
 from tollway.llm.hop import Hop, HopKit, indicts
+from tollway.llm.outlook import Outlook
 from tollway.llm.placing import Errand, Placer
 from tollway.llm.providers.wire import refused
 from tollway.llm.streaming import GovernedStream
@@ -73,6 +74,10 @@ class Governor:
         if cache is None:
             return await self._until_served(errand, books, self._call)
         return await self._through(cache, errand, books)
+
+    def outlook(self, tier: str, lane: str) -> Outlook:
+        """How a tier stands for calls of a lane, after the shifts that hold for all of them."""
+        return self._placer.outlook(self._options.shift(Caller("", lane, "", "", ""), tier))
 
     async def _through(self, cache: ExactCache[Kept], errand: Errand, books: Books) -> CallResult:
         """A kept answer, that of the same call in flight, or a call whose answer is kept."""
@@ -137,7 +142,11 @@ class Governor:
     async def _until_served(self, errand: Errand, books: Books, serve: Callable[[Hop], Awaitable[T]]) -> T:
         """One hop after another. A route that failed is not asked again for this request."""
         while True:
-            placed = await self._placer.place(errand)
+            try:
+                placed = await self._placer.place(errand)
+            except LlmError as error:
+                error.tier = errand.request.tier
+                raise
             hop = Hop(self._kit, errand, placed, books)
             await hop.begin()
             try:
@@ -168,5 +177,5 @@ class Governor:
         if tier != request.tier:
             request = replace(request, tier=tier)
         deadline = self._options.clock.monotonic() + terms.timeout_s
-        flow = Flow(caller.lane, caller.tenant, caller.agent)
+        flow = Flow(caller.lane, caller.tenant, caller.agent, caller.weight)
         return Errand(request, caller, input_tokens, deadline, terms.again, flow)

@@ -118,6 +118,11 @@ class Claims:
         self._worker = worker
         self._number = 0
 
+    @property
+    def worker(self) -> int:
+        """Whose claims they are: its process id."""
+        return self._worker
+
     async def claim(self, lane: str, floors: dict[str, float], wanted: int, bounds: ClaimBounds = UNBOUNDED) -> Claimed:
         """Claim up to `wanted` runs of a lane, in the classes (agents, one at least) of `floors`, within the bounds.
 

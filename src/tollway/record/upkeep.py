@@ -1,9 +1,11 @@
 """What the keeper does to the record: opens gates, expires, reaps, makes and drops partitions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.cancel import end_queued_runs
 from tollway.record.database import Database
@@ -14,9 +16,12 @@ FORGET_MAX = 5000
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When the keeper is needed next, epoch seconds; None: not by what stands there now."""
+    """When the keeper is needed next, epoch seconds: by gate when the first of those behind it is due.
 
-    opens_at: float | None
+    `expires_at` is the next expiry; None: not by what stands there now.
+    """
+
+    opens: dict[str, float]
     expires_at: float | None
 
 
@@ -40,13 +45,20 @@ class Upkeep:
         return [tuple(row) for row in await self._database.rows("list_beats")]
 
     async def due(self) -> Due:
-        """When the next gate of time opens and the next run expires."""
-        row = await self._database.row("next_due")
-        return Due(row["opens_at"], row["expires_at"]) if row else Due(None, None)
+        """When each gate opens next, and when the next run expires."""
+        at = {row["gate"]: row["at"] for row in await self._database.rows("next_due")}
+        expires_at = at.pop(None, None)
+        return Due({gate: opens_at for gate, opens_at in at.items() if opens_at is not None}, expires_at)
 
-    async def open_gates(self) -> list[str]:
-        """Open what is due; returns the lanes with news."""
-        return [row["lane"] for row in await self._database.rows("open_due", DUE_MAX, str(self._keeper_id))]
+    async def open_gates(self, openings: Iterable[Opening] = (Opening(Gate.TIME),)) -> list[str]:
+        """Let runs through these gates; returns the lanes with news."""
+        lanes: dict[str, None] = {}
+        for opening in openings:
+            rows = await self._database.rows(
+                "open_due", opening.most, str(self._keeper_id), opening.gate, opening.early
+            )
+            lanes.update(dict.fromkeys(row["lane"] for row in rows))
+        return list(lanes)
 
     async def expire(self) -> list[UUID]:
         """End what no worker holds and whose time is over."""

@@ -42,6 +42,7 @@ class Execution:
         self.spec = spec
         self.journal = journal
         self.place = ""
+        self.began_at = clock.monotonic()
         self._clock = clock
         self._services = services
         self._task: asyncio.Task[Any] | None = None
@@ -128,6 +129,8 @@ class Execution:
     def _time_out(self, timeout_s: float) -> None:
         # the deadline was the nearer bound, whatever a clock that was set meanwhile says of it now
         expired = timeout_s < self.spec.timeout_s
+        if not expired:
+            self.journal.timed_out_s = timeout_s
         self.stop(
             Expired() if expired else self._another_attempt("timeout", f"the attempt took longer than {timeout_s:g} s")
         )

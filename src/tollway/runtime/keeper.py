@@ -1,4 +1,4 @@
-"""The keeper: one elected process that opens gates of time, expires, reaps the dead, keeps partitions and the cache.
+"""The keeper: one elected process that opens gates, expires, reaps the dead, keeps partitions and the cache.
 
 Every tick is safe to repeat and safe to run twice at once; the election only spares the work.
 """
@@ -12,7 +12,9 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import AnswerStore
 from tollway.hotstate.broadcast import Broadcast
+from tollway.llm.breakers.news import DEPENDENCIES, read_told
 from tollway.queue.beats import Beat, BeatWatch
+from tollway.queue.reopening import Reopening
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
 
@@ -50,6 +52,7 @@ class Keeper:
         self._clock = clock
         self._options = options
         self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
+        self._reopening = Reopening()
         self._elected_until = 0.0
         self._orphans_at = 0.0
         self._term_s = min(TERM_MAX_S, TERM_LOOKS * options.look_every_s)
@@ -63,6 +66,7 @@ class Keeper:
             return
         loop = asyncio.get_running_loop()
         self._broadcast.subscribe("due", lambda _: self._wake.set())
+        self._broadcast.subscribe(DEPENDENCIES.channel, self._heard_of_dependency)
         self._tasks = [
             loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
             loop.create_task(self._keep_times(), name="times"),
@@ -102,14 +106,13 @@ class Keeper:
         beats = [Beat(process_id, beat, ttl_s) for process_id, _, beat, ttl_s in processes]
         for process_id in self._watch.look(beats, self._clock.monotonic()):
             await self._reap(process_id, roles[process_id])
-        for lane in await self._upkeep.open_full():  # whose worker died, or whose cap was lifted
-            self._broadcast.publish("queue", lane)
         now = self._clock.monotonic()
         if now >= self._orphans_at:
             self._orphans_at = now + ORPHANS_LOOKS * self._options.look_every_s
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
+            await self._open_full()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
@@ -124,6 +127,7 @@ class Keeper:
         log.warning("worker.lost", worker=process_id, runs=len(taken))
         for lane in {lane for _, lane, _ in taken}:
             self._broadcast.publish("queue", lane)
+        await self._open_full()
         for run_id, _, _ in taken:
             self._broadcast.publish("run", str(run_id))
         if any(lost >= 2 for _, _, lost in taken):
@@ -134,6 +138,11 @@ class Keeper:
         calls = await self._upkeep.end_lost_wire_calls()
         if calls:
             log.warning("wire_calls.lost", calls=calls)
+
+    async def _open_full(self) -> None:
+        """Lines that a dead worker, or one that was cut off, left full though their tenant has room."""
+        for lane in await self._upkeep.open_full():
+            self._broadcast.publish("queue", lane)
 
     async def _bury_poison(self) -> None:
         for run_id in await self._upkeep.bury_poison():
@@ -177,12 +186,22 @@ class Keeper:
         """Do what is due; returns the seconds until the next."""
         due = await self._upkeep.due()
         now = self._clock.now()
-        if due.opens_at is not None and due.opens_at <= now:
-            for lane in set(await self._upkeep.open_gates()):
+        openings = self._reopening.openings(due.opens, now)
+        if openings:
+            for lane in await self._upkeep.open_gates(openings):
                 self._broadcast.publish("queue", lane)
             return 0.0
         if due.expires_at is not None and due.expires_at <= now:
             for run_id in await self._upkeep.expire():
                 self._broadcast.publish("run", str(run_id))
             return 0.0
-        return min((at - now for at in (due.opens_at, due.expires_at) if at is not None), default=60.0)
+        moments = (self._reopening.next_at(due.opens, now), due.expires_at)
+        return min((at - now for at in moments if at is not None), default=60.0)
+
+    def _heard_of_dependency(self, message: str) -> None:
+        told = read_told(message)
+        if told is not None and told.state == "open":
+            self._reopening.shut(told.name, told.until)
+        elif told is not None and told.state == "ramping":
+            self._reopening.well(told.name, self._clock.now())
+            self._wake.set()

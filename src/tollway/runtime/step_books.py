@@ -61,6 +61,7 @@ class StepBooks:
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
+        journal.first_tier = journal.first_tier or plan.request.tier
         limit = journal.claim.budget_nano
         if limit is not None and journal.spent_nano + journal.reserved_nano + plan.reserve_nano > limit:
             raise LlmError(

@@ -18,6 +18,7 @@ from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
 from tollway.queue.bulkheads import Held
+from tollway.queue.service import Served
 from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
@@ -28,6 +29,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
@@ -38,7 +40,9 @@ POLL_DEAF_S = 1.0
 RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
+OPEN_RETRY_S = 0.5
 WAIT_WEIGHT = 0.1
+LAG_WEIGHT = 0.05
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
 
@@ -63,7 +67,11 @@ class Worker:
         self.id = worker_id
         self.abandoned = False
         self.waits_s: dict[str, float] = {}
+        self._served = Served()
+        self.lag_s = 0.0
+        self.cpu = CpuShare()
         self._registry = registry
+        self._doors = options.doors
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
         self._running: dict[UUID, Execution] = {}
@@ -90,17 +98,30 @@ class Worker:
         """Runs in slots now."""
         return len(self._running)
 
+    @property
+    def served(self) -> dict[str, dict[str, list[float]]]:
+        """What this worker has served so far, and holds now, by lane and agent."""
+        now = self._services.clock.monotonic()
+        running = list(self._running.values())
+        return self._served.told((held.claim.lane, held.claim.agent, now - held.began_at) for held in running)
+
+    def note_lag(self, lag_s: float) -> None:
+        """The event loop ran so late: `lag_s` is the mean of the last seconds."""
+        self.lag_s += LAG_WEIGHT * (lag_s - self.lag_s)
+
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
         if self._claiming is not None:
             return
         self.begin_alone()
         self._unsubscribe.append(self._services.broadcast.subscribe("queue", self._claimer.news))
+        self._doors.watch(self._claimer.news)
         self._claiming = asyncio.get_running_loop().create_task(self._claimer.run(), name="claimer")
 
     async def stop(self, grace_s: float) -> None:
         """Claim no more, finish within the grace time, hand back the rest; a second stop is nothing."""
         self._claimer.stop()
+        self._doors.stop()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe = []
@@ -133,6 +154,8 @@ class Worker:
         for claim in claims:
             self._held.add(claim.lane, claim.agent, claim.tenant)
             self._services.metrics.runs_claimed.add(claim.lane)
+            self._served.claimed(claim.lane, claim.agent)
+            self._doors.took(claim.lane, claim.agent)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -189,7 +212,6 @@ class Worker:
         execution = Execution(spec, journal, self._services.clock, self._services.runs)
         self._running[claim.run_id] = execution
         outcome: Outcome = Abandoned()
-        began = self._services.clock.monotonic()
         if claim.cancelled_by is not None:  # asked of an earlier holder, who could not obey any more
             execution.stop(_cancelled(claim.cancelled_by))
         try:
@@ -203,8 +225,11 @@ class Worker:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
+            if not claim.steps:
+                self._doors.ended(claim.agent, journal.first_tier)
             self._tell(claim, outcome)
-            took_s = self._services.clock.monotonic() - began
+            took_s = self._services.clock.monotonic() - execution.began_at
+            self._served.ended(claim.lane, claim.agent, took_s)
             self._account(claim, outcome, journal.spent_nano - spent_before or int(took_s * NANO_PER_BUSY_SECOND))
 
     async def _bury(self, execution: Execution) -> Outcome:
@@ -281,16 +306,24 @@ class Worker:
                     await self._reconcile()
 
     async def _open_lines(self) -> None:
-        """Open the lines of capped tenants whose runs left their slots; what fails here the keeper makes good."""
+        """Open the lines of capped tenants whose runs left their slots."""
         while True:
             await self._cap_eased.wait()
             self._cap_eased.clear()
-            with suppress(DatabaseUnavailable):
+            try:
                 await self._open_full()
+            except DatabaseUnavailable:
+                self._cap_eased.set()
+                await asyncio.sleep(OPEN_RETRY_S * random.uniform(0.5, 1.5))
 
     async def _open_full(self) -> None:
         left, self._left = self._left, set()
-        for lane in await self._services.claims.turn_capped(list(left)) if left else ():
+        try:
+            opened = await self._services.claims.turn_capped(list(left)) if left else []
+        except DatabaseUnavailable:
+            self._left |= left
+            raise
+        for lane in opened:
             self._services.broadcast.publish("queue", lane)
             self._claimer.news(lane)
 
@@ -315,14 +348,18 @@ def _cancelled(asked_by: str) -> Cancelled:
     return Cancelled(kind, who)
 
 
-def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Metrics) -> dict[str, Any]:
+def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:
     """What a worker's row tells the others."""
     return {
         "metrics": metrics.snapshot(),
         "claiming": worker.claiming,
-        "agents": list(agents),
-        "slots": slots,
+        "agents": list(options.agents),
+        "lanes": list(options.lanes),
+        "slots": options.slots,
         "running": worker.running,
         "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
+        "served": worker.served,
+        "lag_s": round(worker.lag_s, 4),
+        "cpu": round(worker.cpu.read(), 3),
         "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
     }

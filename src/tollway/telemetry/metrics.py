@@ -170,6 +170,9 @@ class Metrics:
         self.llm_waiting = Gauge("tollway_llm_waiting", "Calls that wait for capacity now.", ("route",))
         self.llm_in_flight = Gauge("tollway_llm_in_flight", "Calls under way now.", ("route",))
         self.breaker_open = Gauge("tollway_breaker_open", "1 while the breaker is not closed.", ("route",))
+        self.dependency_open = Gauge(
+            "tollway_dependency_open", "1 while the breaker of a dependency is not closed.", ("dependency",)
+        )
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )
@@ -181,6 +184,10 @@ class Metrics:
         self.loop_lag_seconds = Histogram("tollway_loop_lag_seconds", "How late the event loop ran.", LAG_SECONDS)
         self.runs_running = Gauge("tollway_runs_running", "Runs that hold a slot of this process now.")
         self.slots = Gauge("tollway_slots", "Slots of this process.")
+        self.queue_runnable = Gauge("tollway_queue_runnable", "Queued runs that could run now.", ("lane",))
+        self.queue_blocked = Gauge("tollway_queue_blocked", "Live runs that could not, by why.", ("lane", "reason"))
+        self.queue_running = Gauge("tollway_queue_running", "Runs in slots, over all workers.", ("lane",))
+        self.workers_wanted = Gauge("tollway_workers_wanted", "Workers that the lane's work wants.", ("lane",))
         self._own_process = ProcessCollector(registry=None)
 
     @property

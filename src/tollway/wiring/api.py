@@ -21,7 +21,7 @@ from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
-from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
 from tollway.wiring.llm import llm_path
 from tollway.wiring.wire import door_options
 
@@ -60,6 +60,8 @@ def _options(settings: Settings, workers_expected: int, *, wire_only: bool) -> A
         supervisor=os.environ.get("TOLLWAY_SUPERVISOR", ""),
         routes=settings.routes,
         wire_only=wire_only,
+        aims=lane_aims(settings),
+        slots=settings.worker.slots,
     )
 
 

@@ -23,7 +23,6 @@ from tollway.telemetry.metrics import Metrics
 from tollway.wiring.base import Base
 from tollway.wiring.caches import Caches, caches
 
-_LANE_MIN = 0.05
 _PROCESS_MASK = (1 << 62) - 1
 
 
@@ -46,10 +45,10 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
     """The LLM path, its guards at work. Raises ConfigError for a route that could never be called."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
-    breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
+    breakers = BreakerBoard.of_routes(settings.routes, settings.breaker, parts.broadcast, parts.clock)
     lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
     counts = {route.name: counts_of(settings.providers[route.provider].kind) for route in settings.routes}
-    lanes = {name: max(_LANE_MIN, lane.share) for name, lane in settings.lanes.items()}
+    lanes = {name: settings.lanes[name].share for name in dict.fromkeys((*settings.worker.lanes, *settings.lanes))}
     plan = CapacityPlan(settings.routes, counts, lanes)
     capacity = Capacity(parts.ids.new().int & _PROCESS_MASK, PostgresCapacity(lazy), parts.broadcast, parts.clock, plan)
     guards = Guards(capacity, breakers, RetryBudgets(settings.llm.retry_share))

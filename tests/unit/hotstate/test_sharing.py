@@ -1,10 +1,10 @@
-"""How a limit is divided: max-min by weight, over the tree, and over several limits at once."""
+"""How a limit is divided: lanes by share and precedence, then max-min by weight, and over several limits at once."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.hotstate.sharing import Leaf, Tree, divide, fill
+from tollway.hotstate.sharing import Leaf, Tree, divide, fill, fill_lanes
 
 wants_and_weights = st.lists(st.tuples(st.floats(0, 1e4), st.floats(0.05, 20)), min_size=1, max_size=12)
 names = st.sampled_from(["a", "b", "c"])
@@ -34,7 +34,8 @@ def test_max_min_is_within_bounds_whole_and_fair(pairs: list[tuple[float, float]
 
 
 def test_lanes_then_tenants_then_agents() -> None:
-    """Lanes share by weight, tenants of a lane equally however many agents they have, agents of a tenant equally."""
+    """A lane below has its share and no more, tenants of a lane are equal however many agents they have, agents of
+    a tenant are."""
     leaves = [
         Leaf("fast", "t", "a", 1000),
         Leaf("slow", "t", "a", 1000),
@@ -42,13 +43,38 @@ def test_lanes_then_tenants_then_agents() -> None:
         Leaf("slow", "u", "a", 1000),
         Leaf("slow", "v", "a", 10),
     ]
-    assert Tree(leaves, {"fast": 0.3, "slow": 0.1}).fill(400) == pytest.approx([300, 22.5, 22.5, 45, 10])
+    assert Tree(leaves, {"fast": 0.3, "slow": 0.25}).fill(400) == pytest.approx([300, 22.5, 22.5, 45, 10])
 
 
 def test_a_lane_without_a_share_still_has_the_least_weight() -> None:
-    """An unknown lane, or one whose share is 0, weighs 0.05."""
-    leaves = [Leaf("known", "t", "a", 1000), Leaf("other", "t", "a", 1000)]
-    assert Tree(leaves, {"known": 0.15}).fill(100) == pytest.approx([75, 25])
+    """P7: an unknown lane, or one whose share is 0, is sure of 0.05 of the limit."""
+    leaves = [Leaf("other", "t", "a", 1000), Leaf("known", "t", "a", 1000)]
+    assert Tree(leaves, {"known": 0.15}).fill(100) == pytest.approx([5, 95])
+
+
+def test_urgent_work_takes_what_it_wants_but_for_the_shares_of_the_others() -> None:
+    """P6: the first lane gets all it wants beside the guaranteed parts; what those do not use, it has as well."""
+    assert fill_lanes([60, 500, 500], [0.3, 0.2, 0.1], 100) == pytest.approx([60, 30, 10])
+    assert fill_lanes([500, 500, 5], [0.3, 0.2, 0.1], 100) == pytest.approx([75, 20, 5])
+    assert fill_lanes([5, 0, 500], [0.3, 0.2, 0.1], 100) == pytest.approx([5, 0, 95])
+    assert fill_lanes([500, 500], [0.8, 0.8], 100) == pytest.approx([50, 50])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0.05, 1)), min_size=1, max_size=5), st.floats(0, 2e4))
+def test_lanes_get_their_guaranteed_part_and_together_the_whole(
+    lanes: list[tuple[float, float]], capacity: float
+) -> None:
+    """No lane above its want; each below its want has its guaranteed part; a lane has more than that only when all
+    lanes before it have what they want; together they have the capacity or all they want."""
+    wants, parts = [want for want, _ in lanes], [part for _, part in lanes]
+    shares = fill_lanes(wants, parts, capacity)
+    assert all(0 <= share <= want + ROUNDING for share, want in zip(shares, wants, strict=True))
+    assert sum(shares) == pytest.approx(min(capacity, sum(wants)), rel=1e-9, abs=ROUNDING)
+    scale = capacity / max(1.0, sum(parts))
+    for at, share in enumerate(shares):
+        assert share >= min(wants[at], parts[at] * scale) - ROUNDING
+        if share > parts[at] * scale + ROUNDING:
+            assert all(shares[before] >= wants[before] - ROUNDING for before in range(at))
 
 
 def test_many_small_tenants_told_as_one_weigh_as_many() -> None:

@@ -146,7 +146,8 @@ class KeyDesk:
             lane = self._lanes.get(head.lane, "")
             if not lane:
                 raise bad("x-tollway-lane", f"must be one of {', '.join(self._lanes.values())}")
-        caller = Caller(tenant, lane, visitor.key.id, task_type=task_type(head))
+        weight = 1.0 if record is None else record.weight
+        caller = Caller(tenant, lane, visitor.key.id, task_type=task_type(head), weight=weight)
         return Guest(caller, lambda request: LedgerAccount(self._ledger, caller, request))
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from tollway.hotstate.capacity import NOTHING, Limits, Vector, Want
 from tollway.llm.capacity.costs import Counts, Flow
 from tollway.llm.capacity.demand import Demand, FlowDemand
-from tollway.llm.capacity.flows import FairQueue
 from tollway.llm.capacity.holds import Hold
+from tollway.llm.capacity.lanes import FairQueue
 from tollway.llm.capacity.purse import Purse
 
 IDLE_AFTER_S = 10.0
@@ -31,7 +31,8 @@ _SAVED_CALLS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LimiterOptions:
-    """What a limiter is told of its route: its limits, how its vendor counts, the weights of lanes."""
+    """What a limiter is told of its route: its limits, how its vendor counts, the lanes' shares in the order of
+    their precedence."""
 
     limits: Limits
     counts: Counts

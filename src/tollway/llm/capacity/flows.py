@@ -1,4 +1,4 @@
-"""Who waits for a route in this process, and who is next: start-time fair queueing between flows. Pure.
+"""Who of one lane waits for a route in this process, and who is next: start-time fair queueing between flows. Pure.
 
 A flow's calls are served in order. Between flows the least virtual start time is next; a call moves its flow on by its
 cost over the flow's weight, and a flow that comes anew enters at the time that service has come to. The next call is
@@ -29,8 +29,8 @@ class _Line(Generic[W]):
         self.calls: OrderedDict[int, tuple[W, float]] = OrderedDict()
 
 
-class FairQueue(Generic[W]):
-    """Waiting calls of type W. A call is known by the ticket that `push` returns."""
+class FlowQueue(Generic[W]):
+    """Waiting calls of type W of one lane. A call is known by the ticket that `push` returns."""
 
     def __init__(self) -> None:
         self._lines: dict[Flow, _Line[W]] = {}
@@ -67,8 +67,8 @@ class FairQueue(Generic[W]):
         line = self._first()
         return next(iter(line.calls.values()))[0] if line else None
 
-    def pop(self) -> W:
-        """Take who is next out, and move its flow on. Raises IndexError if nobody waits."""
+    def pop(self) -> tuple[W, float]:
+        """Take who is next out, with its size, and move its flow on. Raises IndexError if nobody waits."""
         line = self._first()
         if line is None:
             raise IndexError("nobody waits")
@@ -81,7 +81,7 @@ class FairQueue(Generic[W]):
             heappush(self._heap, (line.start, next(self._order), line))
         else:
             self._close(line)
-        return call
+        return call, size
 
     def discard(self, flow: Flow, ticket: int) -> bool:
         """Take one out that waits no longer; whether it waited."""
@@ -95,8 +95,8 @@ class FairQueue(Generic[W]):
             self._close(line)
         return True
 
-    def upcoming(self, most: int) -> Iterator[W]:
-        """The next calls in the order they would be served, with the weights of now."""
+    def upcoming(self, most: int) -> Iterator[tuple[W, float]]:
+        """The next calls, with their sizes, in the order they would be served, with the weights of now."""
         heap = [(start, order, line, 0) for start, order, line in self._heap]
         heapify(heap)
         again = count(max((order for _, order, _, _ in heap), default=0) + 1)  # of equals, who was served comes last
@@ -104,7 +104,7 @@ class FairQueue(Generic[W]):
         while heap and most > 0:
             start, _, line, at = heappop(heap)
             calls = lists.setdefault(id(line), list(islice(line.calls.values(), most)))
-            yield calls[at][0]
+            yield calls[at]
             most -= 1
             if at + 1 < len(calls):
                 heappush(heap, (start + calls[at][1] / self._weight(line.flow), next(again), line, at + 1))

@@ -15,8 +15,8 @@ from tollway.hotstate.handouts import DAY_S
 from tollway.llm.capacity.asking import BUSY_SPARE, SPACING_S, Asking, LimiterOptions, Waiter
 from tollway.llm.capacity.costs import Cost, Flow, front_charge
 from tollway.llm.capacity.demand import Demand, FlowDemand
-from tollway.llm.capacity.flows import FairQueue
 from tollway.llm.capacity.holds import Hold
+from tollway.llm.capacity.lanes import FairQueue
 from tollway.llm.capacity.meter import Meter
 from tollway.llm.capacity.purse import Purse
 
@@ -41,7 +41,7 @@ class Limiter:
         self._clock = clock
         self._wake = wake
         self._purse = Purse(options.limits, now)
-        self._queue: FairQueue[Waiter] = FairQueue()
+        self._queue: FairQueue[Waiter] = FairQueue(options.lanes)
         self._demand = Demand(now)
         self._meter = Meter()
         self._timer: asyncio.TimerHandle | None = None

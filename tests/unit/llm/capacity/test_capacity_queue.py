@@ -7,9 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollway.llm.capacity.costs import Flow
-from tollway.llm.capacity.flows import FairQueue
+from tollway.llm.capacity.lanes import FairQueue
 
 A, B, C = (Flow("standard", tenant, "agent") for tenant in "abc")
+URGENT, X = Flow("interactive", "a", "agent"), Flow("unnamed", "a", "agent")
 
 
 def drain(queue: FairQueue[str], calls: int) -> str:
@@ -80,7 +81,31 @@ def test_a_large_head_is_not_overtaken_for_ever() -> None:
     assert "L" in served[:2]
 
 
-@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.floats(0.1, 5), st.booleans()), max_size=60))
+def test_urgent_work_waits_for_no_more_than_the_call_at_the_head() -> None:
+    """P6: before fifty flows of batch work that wait, an interactive call is next, and so is the one after it."""
+    queue: FairQueue[str] = FairQueue({"interactive": 0.3, "standard": 0.2, "batch": 0.1})
+    for number in range(50):
+        for _ in range(3):
+            queue.push(Flow("batch", f"t{number}", "agent"), "b", 1.0)
+    drain(queue, 20)
+    queue.push(URGENT, "i", 1.0)
+    assert drain(queue, 2).count("i") == 1
+    queue.push(URGENT, "i", 1.0)
+    assert queue.pop() == "i"
+
+
+def test_lanes_are_served_by_what_they_were_granted() -> None:
+    """P7: with more interactive work than the route takes, batch work goes on at the rate it was granted."""
+    queue: FairQueue[str] = FairQueue({"interactive": 0.3, "batch": 0.1})
+    batch = Flow("batch", "a", "agent")
+    queue.weigh({URGENT.key: 0.9, batch.key: 0.1})
+    for _ in range(200):
+        queue.push(URGENT, "i", 1.0)
+        queue.push(batch, "b", 1.0)
+    assert Counter(drain(queue, 100))["b"] == pytest.approx(10, abs=1)
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B, C, URGENT, X]), st.floats(0.1, 5), st.booleans()), max_size=60))
 @example([(A, 1.0, False), (A, 1.0, False), (B, 1.0, True), (B, 1.0, False)])
 def test_nobody_is_lost_or_served_twice(story: list[tuple[Flow, float, bool]]) -> None:
     """Whoever is pushed is popped once or discarded once; what is upcoming is what then comes."""

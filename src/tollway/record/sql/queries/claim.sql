@@ -218,13 +218,12 @@ order by q.place limit $3;
 
 -- name: look_for_work
 -- What an idle worker asks instead of claiming: of the given lanes, those with a runnable run of the given classes, and
--- whether more than one tenant has keys or runs.
+-- whether more than one tenant has keys or runs. (An `exists` would be planned as a hash of the whole backlog.)
 select array(
-    select l.lane from unnest($1::text[]) as l (lane)
-    where exists (
-        select from unnest($2::text[]) as c (class)
-        where exists (select from queue q where q.lane = l.lane and q.class = c.class and q.state = 0 and q.gate is null)
-    )
+    select distinct l.lane from unnest($1::text[]) as l (lane) cross join unnest($2::text[]) as c (class)
+    cross join lateral (
+        select from queue q where q.lane = l.lane and q.class = c.class and q.state = 0 and q.gate is null limit 1
+    ) as one
 ) as lanes, least((select min(tenant) from api_key), (select min(tenant) from flow))
     <> greatest((select max(tenant) from api_key), (select max(tenant) from flow)) as shared;
 
