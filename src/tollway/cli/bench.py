@@ -78,7 +78,7 @@ def bench(  # click passes every option by its name
 
     SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits, and of those about the
     queue: backlog, isolation, fairness, overload, documents. Without one, all of them in turn (about an hour; with
-    --quick a quarter of it).
+    --quick 20 minutes).
     """
     try:
         options = BenchOptions(
