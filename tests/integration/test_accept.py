@@ -118,6 +118,15 @@ async def test_a_key_with_another_body_is_a_conflict(database: Database, admin: 
     assert not other.replayed
 
 
+async def test_what_stands_by_its_place_alone_opens_by_it(database: Database, admin: asyncpg.Connection) -> None:
+    """A process of the version before knows no `opens_at`, and may put a run behind the gate of time all the same."""
+    await accept_all(database, [new_run()])
+    await admin.execute("update queue set gate = 'time', place = (extract(epoch from now()) * 1000000)::bigint - 5")
+    assert await admin.fetchval("select opens_at = to_timestamp(place / 1e6) from queue")
+    assert await Upkeep(database, 9).open_gates() == ["standard"]
+    assert await admin.fetchval("select gate is null and opens_at is null from queue")
+
+
 async def test_a_delayed_run_waits_behind_its_gate(database: Database, admin: asyncpg.Connection) -> None:
     """A delayed run is no claim's business until its moment, and then goes the way of all others."""
     await accept_all(database, [new_run(delay_s=0.05), later := new_run(delay_s=3600.0)])

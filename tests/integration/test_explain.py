@@ -12,6 +12,7 @@ import pytest
 from record_kit import clock, drop_database, ids, make_database, new_claims, new_run, session
 from tollway.domain.clock import AnchoredClock
 from tollway.record.accept import run_columns
+from tollway.record.backlog import read_backlog
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.server import EmbeddedPostgres
 from tollway.record.sql import query
@@ -187,6 +188,24 @@ async def test_hot_queries_read_by_index(planner: asyncpg.Connection, name: str)
     """The generic plan scans no queue, flow, run, step, event, ledger or answers whole, and sorts no backlog."""
     plan = await plan_of(planner, name)
     assert faults(plan) == []
+
+
+async def test_the_backlog_is_counted_in_one_pass(planner: asyncpg.Connection, big: str) -> None:
+    """The count reads the queue once, into a hash, and sorts nothing; it finds every run, in time for its time-out."""
+    async with planner.transaction():
+        await planner.fetch(query("prepare_backlog_read"))
+        plan = await plan_of(planner, "read_backlog")
+    kinds = [node["Node Type"] for node in nodes(plan)]
+    assert not {"Sort", "Incremental Sort", "Gather", "Nested Loop"} & set(kinds)
+    assert [node["Node Type"] for node in nodes(plan) if node.get("Relation Name") == "queue"] == ["Seq Scan"]
+    database = Database(DatabaseOptions(big), AnchoredClock())
+    await database.start()
+    try:
+        counted = (await read_backlog(database, clock)).of()
+    finally:
+        await database.stop()
+    assert counted.queued + counted.running == BACKLOG
+    assert (counted.running, counted.gated) == (1000, {"time": 5000})
 
 
 async def test_the_check_finds_a_bad_plan(planner: asyncpg.Connection) -> None:

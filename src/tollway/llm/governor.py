@@ -145,7 +145,7 @@ class Governor:
             try:
                 placed = await self._placer.place(errand)
             except LlmError as error:
-                error.tier = errand.request.tier
+                error.tier = errand.asked
                 raise
             hop = Hop(self._kit, errand, placed, books)
             await hop.begin()
@@ -173,9 +173,10 @@ class Governor:
             input_tokens = estimate.input_tokens(request)
         except (AttributeError, TypeError) as error:
             raise refused(f"the messages are not in the chat form: {error}") from None
-        tier = self._options.shift(caller, request.tier)
-        if tier != request.tier:
+        asked = request.tier
+        tier = self._options.shift(caller, asked)
+        if tier != asked:
             request = replace(request, tier=tier)
         deadline = self._options.clock.monotonic() + terms.timeout_s
         flow = Flow(caller.lane, caller.tenant, caller.agent, caller.weight)
-        return Errand(request, caller, input_tokens, deadline, terms.again, flow)
+        return Errand(request, caller, input_tokens, deadline, terms.again, flow, asked)

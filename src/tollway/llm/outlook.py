@@ -34,7 +34,13 @@ def usual(before: Cost | None, cost: Cost) -> Cost:
 
 
 def outlook(ways: Iterable[Way], now: float, epoch_s: float) -> Outlook:
-    """Of the routes of a tier the best; `now` is monotonic, `epoch_s` the same moment since the epoch."""
+    """Of the routes of a tier the best; `now` is monotonic, `epoch_s` the same moment since the epoch.
+
+    A tier without routes has nothing to wait for: the call itself will tell.
+    """
+    ways = tuple(ways)
+    if not ways:
+        return Outlook(0.0)
     sound = tried = opens_in_s = math.inf
     waiting = False
     for way in ways:

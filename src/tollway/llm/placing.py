@@ -35,7 +35,10 @@ _LOOK_AGAIN_S = 30.0
 
 @dataclass(slots=True)
 class Errand:
-    """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far."""
+    """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far.
+
+    `asked` is the tier before any shift.
+    """
 
     request: LlmRequest
     caller: Caller
@@ -43,6 +46,7 @@ class Errand:
     deadline: float
     again: bool
     flow: Flow
+    asked: str = ""
     failed: dict[str, LlmError] = field(default_factory=dict)
     providers: set[str] = field(default_factory=set)
 

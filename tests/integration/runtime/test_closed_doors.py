@@ -161,9 +161,9 @@ async def test_held_before_the_claim_at_no_cost(agents: Registry, make_crew, adm
         classes: list[set[str]] = []
         claim = one.claims.claim
 
-        async def watched(lane: str, floors: dict[str, float], wanted: int) -> Any:
+        async def watched(lane: str, floors: dict[str, float], *bounds: Any) -> Any:
             classes.append(set(floors))
-            return await claim(lane, floors, wanted)
+            return await claim(lane, floors, *bounds)
 
         one.claims.claim = watched  # type: ignore[method-assign]
         shut(one)

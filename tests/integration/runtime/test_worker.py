@@ -380,3 +380,28 @@ async def test_a_capped_tenants_runs_follow_one_another(agents: Registry, make_c
             assert (await ended(admin, run_id))["state"] == "succeeded"
         assert most == 3
         assert await admin.fetchval("select max(state) from flow") < 3
+
+
+async def test_what_a_worker_tells_of_its_service(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """Claims, ends and seconds in a slot are counted by lane and agent, however runs end; what runs now is told too."""
+    let_go = asyncio.Event()
+
+    @tollway.agent
+    async def patient(run: tollway.Run, fails: bool) -> None:
+        await let_go.wait()
+        if fails:
+            raise tollway.Reject("no")
+
+    async with make_crew() as one:
+        runs = [await one.submit("patient", input=fails) for fails in (b"true", b"false")]
+        await until(lambda: one.worker.running == 2)
+        claimed, ended_so_far, busy_s, running, elapsed_s = one.worker.served["standard"]["patient"]
+        assert (claimed, ended_so_far, busy_s, running) == (2, 0, 0, 2)
+        assert elapsed_s > 0
+        let_go.set()
+        for run_id in runs:
+            await ended(admin, run_id)
+        await until(lambda: one.worker.running == 0)
+        claimed, ended_so_far, busy_s, running, elapsed_s = one.worker.served["standard"]["patient"]
+        assert (claimed, ended_so_far, running, elapsed_s) == (2, 2, 0, 0)
+        assert busy_s > 0
