@@ -22,6 +22,9 @@ from tollway.telemetry.logs import get_logger
 log = get_logger(__name__)
 
 INTERVAL_MIN_S = 1.0
+CHEAP_S = 0.05
+"""A count that takes no longer than this is made for each who asks what stands there now."""
+
 INTERVAL_PER_READ = 50.0
 STALE_AFTER_S = 5.0
 _READS_KEPT = 3
@@ -167,19 +170,20 @@ class BacklogWatch:
             return None
         return latest
 
-    async def fresh(self, max_age_s: float = INTERVAL_MIN_S) -> Backlog:
-        """A count no older than this many seconds, or the last one while the next is not due.
+    async def fresh(self) -> Backlog:
+        """A count of now while one is cheap, else the last one until the next is due.
 
         Raises DatabaseUnavailable when that cannot be had.
         """
-        now = self._clock.monotonic()
+        asked_at = self._clock.monotonic()
         latest = self._latest
-        if latest is not None and now - latest.at <= max_age_s:
-            return latest
-        if self._reading is None and now < self._due_at and self.latest is not None:
+        cheap = min(self._took, default=0.0) <= CHEAP_S
+        if not cheap and self._reading is None and asked_at < self._due_at and self.latest is not None:
             assert latest is not None
             return latest
         await asyncio.shield(self._begin())
+        if cheap and self._latest is not None and self._latest.at < asked_at:  # it was under way before
+            await asyncio.shield(self._begin())
         latest = self.latest
         if latest is None:
             raise self._error

@@ -127,7 +127,7 @@ async def test_the_place_is_the_agents_own(agents: Registry) -> None:
 
     execution = make_execution(agents)
     await execution.run()
-    assert execution.place == "test_executor.py:helper"
+    assert execution.place == "test_executor.py:helper:raise ValueError"
 
 
 async def test_an_attempt_has_its_time(agents: Registry) -> None:
