@@ -30,13 +30,24 @@ def states(draw: st.DrawFn) -> tuple[list[Line], int, Bounds]:
     places = iter(draw(st.permutations(range(1, 151))))
     weights = [draw(st.sampled_from([0.25, 1.0, 3.0, 7.5])) for _ in vtimes]
     agents = draw(st.integers(1, 3))
+    floors = [draw(st.sampled_from([0.0, 0.0, 20_000.5])) for _ in AGENTS]
     lines = []
     for number, vtime in enumerate(vtimes):
         tenant = number // agents
         costs = draw(st.lists(st.integers(1, 9_000), min_size=0, max_size=15))
         runs = [Waiting(place := next(places), place, cost) for cost in costs]
         est_nano = draw(st.sampled_from([0, 0, 700, 8_000]))
-        lines.append(Line(f"t{tenant}", vtime + 1 / 3, weights[tenant], runs, AGENTS[number % agents], est_nano))
+        lines.append(
+            Line(
+                f"t{tenant}",
+                vtime + 1 / 3,
+                weights[tenant],
+                runs,
+                AGENTS[number % agents],
+                est_nano,
+                floors[number % agents],
+            )
+        )
     bounds = draw(
         st.one_of(
             st.just(Bounds()),
@@ -53,7 +64,11 @@ def states(draw: st.DrawFn) -> tuple[list[Line], int, Bounds]:
 
 async def load(admin: asyncpg.Connection, lines: list[Line]) -> dict[object, int]:
     """Put these lines into the database; returns the place of every run by its id."""
-    await admin.execute("truncate queue, flow, run, event")
+    await admin.execute("truncate queue, flow, flow_floor, run, event")
+    await admin.executemany(
+        "insert into flow_floor (lane, class, vtime) values ('standard', $1, $2)",
+        list({(line.agent, line.floor) for line in lines}),
+    )
     await admin.executemany(
         "insert into tenant (id, weight) values ($1, $2) on conflict (id) do update set weight = excluded.weight",
         [(line.tenant, line.weight) for line in lines],
@@ -93,6 +108,7 @@ async def test_the_sql_is_the_rules_twin(postgres: object, database_url: str, ad
         seen = [line for line in lines if bounds.tenants.get(line.tenant) != 0]
         assert claimed.lines == len(seen)
         assert claimed.low == min((line.vtime for line in seen), default=None)
+        assert claimed.level == min((line.start for line in seen), default=None)
         assert set(claimed.empty) == {(line.agent, line.tenant) for line in seen if not line.runs}
         assert not claimed.more
         vtimes = {(row[0], row[1]): row[2] for row in await admin.fetch("select class, tenant, vtime from flow")}

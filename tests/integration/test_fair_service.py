@@ -18,7 +18,7 @@ WEIGHTS = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 4.0, "e": 0.5, "f": 3.0}
 COSTS = {"a": (1, 40), "b": (400, 900), "c": (100, 300), "d": (1, 900), "e": (50, 60), "f": (700, 900)}
 """What a run of a tenant costs at least and at most, thousands of nano-dollars."""
 
-IN_FLIGHT = 8
+IN_FLIGHT = 4
 
 
 @dataclass

@@ -40,6 +40,12 @@ class Line:
     runs: Sequence[Waiting]
     agent: str = "agent"
     est_nano: int = 0
+    floor: float = 0.0
+
+    @property
+    def start(self) -> float:
+        """Where its next run starts: a line left behind the `floor`, where service stands, goes on from there."""
+        return max(self.vtime, self.floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def pick(lines: Sequence[Line], wanted: int, lines_max: int, bounds: Bounds | No
         for run in sorted(line.runs, key=lambda run: (run.place, run.id))[:per_line]:
             cost = line.est_nano or run.est_nano
             taken = Taken(line.agent, line.tenant, run, cost)
-            starts.append((line.vtime + before / line.weight, run.place, taken))
+            starts.append((line.start + before / line.weight, run.place, taken))
             before += cost
     starts.sort(key=lambda item: (item[0], item[1]))
     return _within([taken for _, _, taken in starts], bounds)[:wanted]
@@ -94,9 +100,11 @@ def pick(lines: Sequence[Line], wanted: int, lines_max: int, bounds: Bounds | No
 def charge(lines: Sequence[Line], picked: Sequence[Taken]) -> Mapping[tuple[str, str], float]:
     """Each line's virtual time, by agent and tenant, after it got what was picked."""
     vtimes = {(line.agent, line.tenant): line.vtime for line in lines}
+    starts = {(line.agent, line.tenant): line.start for line in lines}
     weights = _weights(lines)
     for taken in picked:
-        vtimes[taken.agent, taken.tenant] += taken.cost_nano / weights[taken.agent, taken.tenant]
+        line = (taken.agent, taken.tenant)
+        vtimes[line] = max(vtimes[line], starts[line]) + taken.cost_nano / weights[taken.agent, taken.tenant]
     return vtimes
 
 

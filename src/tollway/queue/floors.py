@@ -36,11 +36,14 @@ class Floor:
         """A claim brought less than was wanted: look at everything next time."""
         self._whole_at = 0.0
 
-    def saw(self, low: float, now: float) -> float | None:
-        """Take note of the lowest time seen; returns it when it is worth writing down for newcomers."""
+    def saw(self, low: float) -> None:
+        """Take note of the lowest time seen."""
         self._next = min(self._next, low)
         self._floor = min(self._floor, low)
-        if low > self._written and now - self._written_at >= WHOLE_EVERY_S:
-            self._written, self._written_at = low, now
-            return low
-        return None
+
+    def rose(self, level: float, now: float) -> bool:
+        """Whether it is worth writing down for newcomers that service stands at `level` now."""
+        if level > self._written and now - self._written_at >= WHOLE_EVERY_S:
+            self._written, self._written_at = level, now
+            return True
+        return False

@@ -62,6 +62,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 class Claimed:
     """What a claim brought: runs, lines found empty (class, tenant), the lowest vtime seen, the lines looked at.
 
+    `level` is where the service of these lines stands: the lowest vtime of those not left behind the floor.
     `more` says of a claim that fell short that there are open lines it did not look at; `filled` names the capped
     tenants that have no room left now: their lines want turning.
     """
@@ -72,6 +73,7 @@ class Claimed:
     lines: int
     more: bool = False
     filled: Sequence[str] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class Claims:
             head["lines"],
             bool(head["more"]),
             head["filled"] or (),
+            head["level"],
         )
 
     async def look_for_work(self, lanes: Sequence[str], agents: Sequence[str]) -> Work:
@@ -217,11 +220,12 @@ def _bound_columns(bounds: ClaimBounds, classes: Iterable[str], wanted: int) -> 
     """The bounds as parameters; null where none binds, for the statement then does without."""
     by_class = [min(wanted, bounds.agents.get(name, wanted)) for name in classes]
     full = [tenant for tenant, most in bounds.tenants.items() if most <= 0]
-    near = {tenant: most for tenant, most in bounds.tenants.items() if 0 < most < wanted}
-    other = bounds.other_tenant
-    if other is None or other >= wanted:
-        other = wanted if near else None
-    return by_class if min(by_class) < wanted else None, full, list(near), list(near.values()), other
+    other = wanted if bounds.other_tenant is None else min(wanted, bounds.other_tenant)
+    near = {
+        tenant: min(wanted, most) for tenant, most in bounds.tenants.items() if most > 0 and min(most, wanted) != other
+    }
+    any_other = other if near or other < wanted else None
+    return by_class if min(by_class) < wanted else None, full, list(near), list(near.values()), any_other
 
 
 def claim_from(row: Any) -> Claim:

@@ -6,6 +6,7 @@ stood in the way of others, else only after they stayed empty, since most fill a
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from tollway.queue.ageing import aged_lanes, lane_order
 from tollway.queue.bulkheads import Bulkheads, Held
 from tollway.queue.floors import Floor
 from tollway.queue.shares import Slots
-from tollway.record.claims import Claim, ClaimBounds, Claimed, Claims
+from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Claims
 from tollway.runtime.doors import Doors, OpenDoors
 from tollway.telemetry.logs import get_logger
 
@@ -25,6 +26,7 @@ log = get_logger("claimer")
 PACE_S = 0.008
 BATCH_MAX = 100
 EMPTY_FOR_S = 2.0
+EMPTY_IN_THE_WAY = 8
 AGE_EVERY_S = 1.0
 RETRY_S = 0.5
 
@@ -146,10 +148,10 @@ class Claimer:
             await self._note_age(lane)
             return
         wanted = min(BATCH_MAX, room)
-        bounds, bulging = self._bounds(lane, room)
+        bounds, ours = self._bounds(lane, room)
         agents = [agent for agent in self._options.agents if bounds.agents.get(agent) != 0]
         if not agents:
-            self._note_short(lane, bulging=bulging)
+            self._note_short(lane, bulging=_reached(ours, (), wanted))
             return
         floor = self._floors[lane]
         floors = floor.at(self._clock.monotonic(), agents)
@@ -167,15 +169,17 @@ class Claimer:
             self._backlogged.add(lane)
             self._hungry.add(lane)
         else:
-            self._note_short(lane, bulging=bulging)
-        if claimed.low is not None and len(agents) == len(self._options.agents):
-            await self._keep_floor(lane, floor, claimed.low)
+            self._note_short(lane, bulging=_reached(ours, claimed.claims, wanted))
+        if claimed.low is not None and claimed.level is not None:
+            floor.saw(claimed.low)
+            if not any(floors.values()):  # all lines were seen
+                await self._raise_floor(lane, floor, claimed.level)
         if claimed.filled:
             await self._claims.turn_capped(claimed.filled)
         await self._close_empty(lane, claimed)
 
-    def _bounds(self, lane: str, room: int) -> tuple[ClaimBounds, bool]:
-        """The most that a claim may bring by agent and tenant; and whether it is held runs of this worker that say so.
+    def _bounds(self, lane: str, room: int) -> tuple[ClaimBounds, ClaimBounds]:
+        """The most that a claim may bring by agent and tenant; and the same as far as it is this worker's own runs.
 
         A class behind a closed door gets 0, and is not looked at at all.
         """
@@ -183,16 +187,16 @@ class Claimer:
         agents = dict.fromkeys(options.agents, room)
         if len(agents) > 1:
             agents = held.agents_room(lane, options.agents, room, options.bulkheads.agent_share_max)
-        bulging = any(most < room for most in agents.values())
+        by_doors = dict(agents)
         for agent in options.agents:
             behind_door = options.doors.room(lane, agent)
             if behind_door is not None:
-                agents[agent] = min(agents[agent], max(0, behind_door))
+                by_doors[agent] = min(agents[agent], max(0, behind_door))
         if not self._shared:
-            return ClaimBounds(agents), bulging
+            return ClaimBounds(by_doors), ClaimBounds(agents)
         tenants = held.tenants_room(lane, room, options.bulkheads.tenant_share_max)
         other = held.newcomer_room(lane, room, options.bulkheads.tenant_share_max)
-        return ClaimBounds(agents, tenants, other), bulging or bool(tenants) or other < room
+        return ClaimBounds(by_doors, tenants, other), ClaimBounds(agents, tenants, other)
 
     def _note_short(self, lane: str, *, bulging: bool) -> None:
         """All that could be claimed was; what waits behind this worker's own runs goes on when one of them ends."""
@@ -213,10 +217,10 @@ class Claimer:
             else:
                 self._oldest_at[lane] = oldest_at
 
-    async def _keep_floor(self, lane: str, floor: Floor, low: float) -> None:
-        raised = floor.saw(low, self._clock.monotonic())
-        if raised is not None:
-            await self._claims.raise_floor(lane, dict.fromkeys(self._options.agents, raised))
+    async def _raise_floor(self, lane: str, floor: Floor, level: float) -> None:
+        """Say where service stands: also for classes that are held, which gain no credit by it."""
+        if floor.rose(level, self._clock.monotonic()):
+            await self._claims.raise_floor(lane, dict.fromkeys(self._options.agents, level))
 
     async def _close_empty(self, lane: str, claimed: Claimed) -> None:
         now = self._clock.monotonic()
@@ -225,8 +229,20 @@ class Claimer:
             self._empty_since.pop((lane, claim.agent, claim.tenant), None)
         for line in found:
             self._empty_since.setdefault(line, now)
-        due = [line for line in found if claimed.more or now - self._empty_since[line] >= EMPTY_FOR_S]
+        in_the_way = claimed.more and (claimed.lines >= LINES_MAX or len(found) >= EMPTY_IN_THE_WAY)
+        due = [line for line in found if in_the_way or now - self._empty_since[line] >= EMPTY_FOR_S]
         if due:
             await self._claims.mark_idle(lane, sorted((line[1], line[2]) for line in due))
             for line in due:
                 self._empty_since.pop(line, None)
+
+
+def _reached(bounds: ClaimBounds, claims: Sequence[Claim], wanted: int) -> bool:
+    """Whether a claim of `wanted` ended at one of these bounds, so that there may be more behind it."""
+    agents, tenants = Counter(claim.agent for claim in claims), Counter(claim.tenant for claim in claims)
+    other = wanted if bounds.other_tenant is None else bounds.other_tenant
+    return (
+        any(most < wanted and agents[agent] >= most for agent, most in bounds.agents.items())
+        or any(most < wanted and tenants[tenant] >= most for tenant, most in bounds.tenants.items())
+        or (other < wanted and any(runs >= bounds.tenants.get(tenant, other) for tenant, runs in tenants.items()))
+    )

@@ -220,7 +220,7 @@ async def test_empty_lines_in_the_way_are_closed_at_once() -> None:
 
 async def test_the_floor_is_written_for_newcomers() -> None:
     """How far service has come is remembered at most once a second, and only when it rose."""
-    bench = Bench(Script(brought(low=5.0), brought(low=7.0), brought(low=7.0), brought(low=6.0)))
+    bench = Bench(Script(*(brought(low=1.0, level=level) for level in (5.0, 7.0, 7.0, 6.0))))
     for passed_s in (0.0, WHOLE_EVERY_S / 2, WHOLE_EVERY_S, WHOLE_EVERY_S):
         bench.clock.at += passed_s
         await bench.claimer._claim("batch")
@@ -231,12 +231,12 @@ def test_the_floor_is_what_was_seen_two_seconds_ago() -> None:
     """The whole index is read once a second and after a short claim; between, from the least time of the lag before."""
     floor = Floor()
     assert floor.at(10.0, ["agent"]) == {"agent": 0.0}  # whole
-    floor.saw(50.0, 10.0)
+    floor.saw(50.0)
     assert floor.at(10.1, ["agent"]) == {"agent": 0.0}  # what stood before anything was seen
-    floor.saw(40.0, 10.2)
+    floor.saw(40.0)
     floor.at(10.0 + FLOOR_LAG_S, ["agent"])  # whole again
     assert floor.at(10.1 + FLOOR_LAG_S, ["agent"]) == {"agent": 40.0}
-    floor.saw(30.0, 12.2)  # lower than the floor: it is lowered at once
+    floor.saw(30.0)  # lower than the floor: it is lowered at once
     assert floor.at(12.3, ["agent"]) == {"agent": 30.0}
     floor.short()
     assert floor.at(12.4, ["agent"]) == {"agent": 0.0}
@@ -282,6 +282,14 @@ async def test_an_agent_that_fills_its_share_is_left_out_until_a_run_ends() -> N
     await bench.claimer._claim("batch")
     assert (bench.script.asked[1], bench.script.agents[1]) == (("batch", 20), ["well"])
     assert bench.claimer._backlogged == {"batch"}
+
+
+async def test_a_bound_that_was_not_reached_asks_for_nothing_more() -> None:
+    """With several agents and some runs in slots, a lane whose backlog was taken is not asked again at each end."""
+    bench = Bench(Script(brought(3)), slots=50, shares={}, agents=("agent", "well"), bulkheads=Bulkheads(0.8, 0.8))
+    bench.claimer._shared = True
+    await bench.claimer._claim("batch")
+    assert bench.claimer._backlogged == set()
 
 
 async def test_a_tenant_that_fills_its_share_is_left_out_where_there_are_others() -> None:

@@ -3,16 +3,16 @@
 -- From the $7 open lines of least vtime, the runs of least virtual start (vtime + cost before it / weight) are taken, and
 -- each line is charged what it got (up to twice its fair part of the claim, 4 at least), which may be less than was seen: another claim or a cancel was quicker. A tenant's weight
 -- is divided by its open lines in the lane. A run is charged what a run of its line cost lately; not known yet, of its class;
--- else the estimate it was accepted with. `head` stays behind now, whatever a run's place: what is being accepted now must not
+-- else the estimate it was accepted with. A line left behind where service stands (its class was held, say) goes on from there. `head` stays behind now, whatever a run's place: what is being accepted now must not
 -- fall behind it. $5 is the floor of vtime per class (dead index entries below it are not read), $6 the claim's number within
 -- the worker $1: both make the fence unguessable.
 -- Bounds: $8 most runs per class, or null; $9 tenants left out; $10 and $11 most runs of some tenants, $12 of any other, or
 -- null; and for a tenant with max_running the room that it has by the record (null: another claim counts just now, so none).
--- Returns with each run (or one row without) the lines found empty, the least vtime, the lines looked at, whether open lines
+-- Returns with each run (or one row without) the lines found empty, the least vtime and start, the lines looked at, whether open lines
 -- were not looked at though the claim fell short, and the capped tenants that have no room left. (The range of ids is there to
 -- prune partitions.)
 with open_line as materialized (
-    select f.class, f.tenant, f.vtime, f.head, t.max_running is not null as capped,
+    select f.class, f.tenant, f.vtime as seen, greatest(f.vtime, b.vtime) as vtime, f.head, t.max_running is not null as capped,
         coalesce(nullif(f.est_nano, 0), b.est_nano, 0) as est_nano,
         t.weight / case when cardinality($3) = 1 then 1 else (
             select greatest(1, count(*)) from flow s
@@ -31,7 +31,7 @@ with open_line as materialized (
     order by f.vtime
     limit $7
 ), looked as materialized (
-    select count(*)::int as lines, min(vtime) as low, coalesce(bool_or(capped), false) as capped,
+    select count(*)::int as lines, min(seen) as low, min(vtime) as level, coalesce(bool_or(capped), false) as capped,
         sum(weight / case est_nano when 0 then 1000000 else est_nano end) as rates
     from open_line
 ), room as materialized (
@@ -75,11 +75,12 @@ with open_line as materialized (
         t.est_nano, q.cancelled_by, t.weight, t.place
 ), charged as (
     update flow f
-    set vtime = f.vtime + s.cost / s.weight,
+    set vtime = greatest(f.vtime, b.vtime) + s.cost / s.weight,
         head = greatest(f.head, least(s.place, (extract(epoch from clock_timestamp()) * 1000000)::bigint) - 60000000)
     from (
         select class, tenant, min(weight) as weight, sum(est_nano) as cost, max(place) as place from claimed group by class, tenant
     ) as s
+    left join flow_floor b on b.lane = $2 and b.class = s.class
     where f.lane = $2 and f.class = s.class and f.tenant = s.tenant
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
@@ -90,7 +91,7 @@ with open_line as materialized (
     select array_agg(array[o.class, o.tenant]) as lines
     from open_line o where not exists (select from candidate c where c.class = o.class and c.tenant = o.tenant)
 ), bounds as (
-    select l.low, l.lines,
+    select l.low, l.level, l.lines,
         case when (select count(*) from taken) < $4 then l.lines < (
             select count(*) from (
                 select from flow o where o.lane = $2 and o.class = any ($3) and o.state = 0 and o.tenant <> all ($9) limit $7 + 1
@@ -107,7 +108,7 @@ select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c
     r.lane, r.key_id,
     r.webhook_url is not null as hooked, c.weight, c.place,
     exists (select from room m where m.tenant = c.tenant) as capped,
-    e.lines as empty, b.low, b.lines, b.more, b.filled
+    e.lines as empty, b.low, b.level, b.lines, b.more, b.filled
 from bounds b
 cross join empty e
 left join (
