@@ -163,7 +163,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     assert await keeper.elected(10.0)
     assert await keeper.open_gates() == ["standard"]
     assert len(await keeper.reap(worker)) == 1
-    assert len(await end_queued_runs(database, [runs[3].id], RunState.CANCELLED, (ActorKind.KEY, "k"))) == 1
+    assert (await end_queued_runs(database, [runs[3].id], RunState.CANCELLED, (ActorKind.KEY, "k"))).ids == [runs[3].id]
     claims, worker = await new_claims(database)
     again = await claim(claims, 10)
     assert await JournalRecord(database, worker).complete([success(one) for one in again.claims]) == [True, True]
@@ -172,7 +172,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     await claims.raise_floor("standard", {"triage": 1.0})
     await claims.true_up({("standard", "triage", "default"): 5.0})
     assert (await keeper.due()).opens_at is None
-    assert await keeper.expire() == await keeper.bury_poison() == []
+    assert (await keeper.expire()).ids == (await keeper.bury_poison()).ids == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})
     await keeper.forget_old(30)

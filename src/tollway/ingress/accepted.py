@@ -3,7 +3,7 @@
 import msgspec
 
 from tollway.record.accept import NewRun, place_of
-from tollway.record.run_document import blocked_json, rfc3339_epoch
+from tollway.record.run_document import KEY_GATE, blocked_json, rfc3339_epoch
 
 _json = msgspec.json.Encoder().encode
 
@@ -15,12 +15,14 @@ _ACCEPTED = (
 )
 
 
-def accepted_json(run: NewRun, *, tenant_paused: bool) -> bytes:
-    """The new run's JSON, as `run_json` would give it right after the accept."""
+def accepted_json(run: NewRun, *, tenant_paused: bool, waits: bool = False) -> bytes:
+    """The new run's JSON, as `run_json` would give it right after the accept; `waits` for its concurrency key."""
     text = str(run.id)
     blocked = b"null"
     if run.delay_s > 0:
         blocked = blocked_json("time", place_of(run), run.tenant)
+    elif waits:
+        blocked = blocked_json(f"{KEY_GATE}:{run.concurrency_key}", None, run.tenant)
     elif tenant_paused:
         blocked = blocked_json(None, None, run.tenant)
     return _ACCEPTED % (

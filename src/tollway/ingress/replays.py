@@ -7,13 +7,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tollway.domain.errors import Problem
-from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.context import ApiContext
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import invalid
-from tollway.record.accept import NewRun
+from tollway.record.accept import Accepted, NewRun
 from tollway.record.replay import Replayable, read_replayable, replay_run
 
 
@@ -42,10 +41,12 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     if body.from_step is not None and body.from_step > old.steps + 1:
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
     new = _new_run(api, caller, old, body)
-    await replay_run(services.database, new, run_id, body.from_step)
-    api.told(new)
+    rows = await replay_run(services.database, new, run_id, body.from_step)
+    standing = await services.accepts.stand([new], rows)
+    accepted = standing.get(new.id, Accepted(new.id, replayed=False))
+    api.told(new, accepted)
     services.news.publish("run", str(run_id))
-    return accepted_json(new, tenant_paused=api.hot.is_paused(new.tenant))
+    return (await api.hot.fresh(new, accepted)).body
 
 
 def _new_run(api: ApiContext, caller: Caller, old: Replayable, body: ReplayBody) -> NewRun:

@@ -3,11 +3,13 @@
 The new run, the copied steps and the note in the old run's history are one transaction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from tollway.record.accept import NewRun, run_columns
+from tollway.record.accept import NewRun, accepting, run_columns
 from tollway.record.database import Database
 
 
@@ -40,11 +42,17 @@ async def read_replayable(database: Database, run_id: UUID) -> Replayable | None
     return None if row is None else Replayable(**dict(row))
 
 
-async def replay_run(database: Database, new: NewRun, old: UUID, from_step: int | None) -> None:
-    """Write the new run and tell the old one. Raises DatabaseUnavailable."""
+async def replay_run(database: Database, new: NewRun, old: UUID, from_step: int | None) -> Sequence[Any]:
+    """Write the new run and tell the old one; returns what `Accepts.stand` wants to see. Raises DatabaseUnavailable.
+
+    A new run that its concurrency key ends at once replays nothing, and the old one's dead letter stays.
+    """
     async with database.connection() as connection, connection.transaction():
-        await database.on(connection, "accept_runs", *run_columns([new]))
+        rows = await database.on(connection, accepting([new]), *run_columns([new]))
+        if new.concurrency_key is not None and rows[0]["ended"]:
+            return rows
         if from_step is not None and from_step > 1:
             await database.on(connection, "copy_steps", old, new.id, from_step)
             await database.on(connection, "start_journal_at", new.id, from_step - 1)
         await database.on(connection, "tell_replayed", old, new.id, new.key_id)
+    return rows

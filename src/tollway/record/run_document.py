@@ -20,6 +20,9 @@ LIVE_STATE_NAMES = ("queued", "running", "waiting", "parked")
 
 PARKED = LIVE_STATE_NAMES.index("parked")
 
+KEY_GATE = "key"
+"""The gate of a run that waits for its concurrency key."""
+
 PLACE_PER_S = 1_000_000
 """`queue.place` is database time in microseconds since the epoch."""
 
@@ -58,12 +61,14 @@ def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
     (run_id, tenant, agent, version, lane, input_, metadata, created_at, predicted_start_at, replay_of,
      state, output, error_code, error_message, ended_at, degraded,
      live_state, gate, place, attempt, started_at,
-     llm_calls, steps, tool_calls, input_tokens, output_tokens, cached_tokens, cost_nano) = row
+     llm_calls, steps, tool_calls, input_tokens, output_tokens, cached_tokens, cost_nano, concurrency_key) = row
     # fmt: on
     text = str(run_id)
     blocked = b"null"
     if state is None:
         state = LIVE_STATE_NAMES[live_state or 0]
+        if gate == KEY_GATE:
+            gate = f"{KEY_GATE}:{concurrency_key}"
         if gate is not None or (tenant_paused and not live_state):
             blocked = blocked_json(gate, place, tenant, parked=live_state == PARKED)
     return _RUN % (

@@ -13,6 +13,7 @@ from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import AnswerStore
 from tollway.hotstate.broadcast import Broadcast
 from tollway.queue.beats import Beat, BeatWatch
+from tollway.record.cancel import Ended, tell_cancelled
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
 
@@ -109,6 +110,7 @@ class Keeper:
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
+            tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()
@@ -134,9 +136,16 @@ class Keeper:
             log.warning("wire_calls.lost", calls=calls)
 
     async def _bury_poison(self) -> None:
-        for run_id in await self._upkeep.bury_poison():
+        buried = await self._upkeep.bury_poison()
+        for run_id in buried.ids:
             log.warning("run.poison", run_id=str(run_id))
+        self._tell_ended(buried)
+
+    def _tell_ended(self, ended: Ended) -> None:
+        for run_id in ended.ids:
             self._broadcast.publish("run", str(run_id))
+        for lane in ended.lanes:
+            self._broadcast.publish("queue", lane)
 
     async def _keep_partitions(self) -> None:
         await self._upkeep.make_partitions()
@@ -178,9 +187,9 @@ class Keeper:
         if due.opens_at is not None and due.opens_at <= now:
             for lane in set(await self._upkeep.open_gates()):
                 self._broadcast.publish("queue", lane)
+            tell_cancelled(self._broadcast, await self._upkeep.settle_due_keys())
             return 0.0
         if due.expires_at is not None and due.expires_at <= now:
-            for run_id in await self._upkeep.expire():
-                self._broadcast.publish("run", str(run_id))
+            self._tell_ended(await self._upkeep.expire())
             return 0.0
         return min((at - now for at in (due.opens_at, due.expires_at) if at is not None), default=60.0)

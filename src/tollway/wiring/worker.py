@@ -176,7 +176,7 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
     services = WorkerServices(
         parts.database,
         claims,
-        JournalRecord(parts.database, worker_id),
+        JournalRecord(parts.database, worker_id, lambda lanes: _tell_open(parts, lanes)),
         parts.broadcast,
         parts.clock,
         runs,
@@ -186,6 +186,12 @@ def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, wo
     names = tuple(spec.name for spec in agents.all())
     options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
     return Worker(worker_id, agents, options, services)
+
+
+def _tell_open(parts: Base, lanes: Sequence[str]) -> None:
+    """Runs of these lanes may start now, here or elsewhere."""
+    for lane in lanes:
+        parts.broadcast.publish("queue", lane)
 
 
 def _replaced(worker: Worker, stop: asyncio.Event) -> None:

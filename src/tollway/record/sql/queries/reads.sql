@@ -12,7 +12,8 @@ select r.id, r.tenant, r.agent, r.version, r.lane, r.input, r.metadata::text, r.
        coalesce(r.input_tokens, q.input_tokens, 0),
        coalesce(r.output_tokens, q.output_tokens, 0),
        coalesce(r.cached_tokens, q.cached_tokens, 0),
-       coalesce(r.cost_nano, q.cost_nano, 0)
+       coalesce(r.cost_nano, q.cost_nano, 0),
+       q.concurrency_key
 from run r left join queue q on q.run_id = r.id
 where r.id = any($1::uuid[]) and r.id between $2::uuid and $3::uuid
 
