@@ -133,8 +133,8 @@ class Accepts:
         pressing = [run for run in keyed if run.concurrency_policy == CANCEL_RUNNING and run.delay_s <= 0]
         pressing = [run for run in pressing if run.id not in found or found[run.id]["gate"] == "key"]
         await self._settle(pressing)
-        # the answer to an earlier copy of this write may have been lost, and who pressed may have its key now
-        unsure = [run.id for run in keyed if run.id not in found] + [run.id for run in pressing]
+        # the answer to an earlier copy of this write may have been lost, and who pressed moved others
+        unsure = [run.id for run in keyed if pressing or run.id not in found]
         if unsure:
             found |= {row["id"]: row for row in await self._look(unsure)}
         return {

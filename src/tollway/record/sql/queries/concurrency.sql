@@ -83,7 +83,7 @@ with incoming as materialized (
     ) as line
     having count(*) > 0
 )
-select s.id, s.gate, coalesce(s.refused, false) as ended
+select s.id, case when s.refused then null else s.gate end as gate, coalesce(s.refused, false) as ended
 from standing s join stored using (id) left join entered e on true;
 
 -- name: find_standing
