@@ -230,7 +230,7 @@ async def test_a_delayed_run_takes_its_key_when_it_is_due(database: Database, ad
     assert await gates(admin, [soon, now]) == ["time", None]
     lone = keyed(delay_s=0.001, concurrency_key="lone")
     await accept_all(database, [lone])
-    await until_due(upkeep, 2)
+    await until_due(upkeep, admin, soon, lone)
     assert await gates(admin, [soon, now, lone]) == ["key", None, None]
     hands = await Hands(database).start()
     assert sorted(await hands.claim()) == sorted([now.id, lone.id])
@@ -238,14 +238,11 @@ async def test_a_delayed_run_takes_its_key_when_it_is_due(database: Database, ad
     assert await hands.claim() == [soon.id]
 
 
-async def until_due(upkeep: Upkeep, runs: int) -> None:
-    """Open gates of time until so many runs were opened."""
+async def until_due(upkeep: Upkeep, admin: asyncpg.Connection, *runs: NewRun) -> None:
+    """Open gates of time until none of these runs waits behind one."""
     async with asyncio.timeout(20):
-        while runs > 0:
-            rows = await upkeep._database.rows("open_due", 500, "1")
-            upkeep._due_keys += [key for row in rows if row["keys"] for key in zip(row["tenants"], row["keys"], strict=True)]
-            runs -= sum(row["runs"] for row in rows)
-            await asyncio.sleep(0.005)
+        while "time" in await gates(admin, runs):
+            await upkeep.open_gates()
 
 
 async def test_policies_of_delayed_runs_act_when_they_are_due(database: Database, admin: asyncpg.Connection) -> None:
@@ -254,7 +251,7 @@ async def test_policies_of_delayed_runs_act_when_they_are_due(database: Database
     shy, bold, old = keyed("cancel_newest", delay_s=0.001), keyed("cancel_running", delay_s=0.002), keyed()
     await accept_all(database, [shy, bold, old])
     assert await gates(admin, [shy, bold, old]) == ["time", "time", None]
-    await until_due(upkeep, 2)
+    await until_due(upkeep, admin, shy, bold)
     done = await upkeep.settle_due_keys()
     assert done.ended == {shy.id, old.id}
     assert await gates(admin, [shy, bold, old]) == ["gone", None, "gone"]
@@ -262,8 +259,8 @@ async def test_policies_of_delayed_runs_act_when_they_are_due(database: Database
 
 
 async def test_a_waiting_run_may_be_cancelled_or_expire(database: Database, admin: asyncpg.Connection) -> None:
-    """A run behind its key ends like any queued run, by a cancel or its time to live, and the key stays where it is; when
-    the holder expires, the key passes on."""
+    """A run behind its key ends like any queued run, by a cancel or its time to live, and the key stays where it is;
+    when the holder expires, the key passes on."""
     upkeep = await keeper(database)
     lapsed = clock.now() - 10
     first, dropped, last = keyed(created_at=lapsed, ttl_s=1.0), keyed(), keyed()
@@ -302,9 +299,7 @@ async def test_an_accept_and_the_end_of_the_holder_take_turns(database: Database
     async with database.connection() as connection:
         held = connection.transaction()
         await held.start()
-        await connection.fetch(
-            query("end_queued_runs"), [], "cancelled", None, None, "key", "k"
-        )  # plans are ready
+        await connection.fetch(query("end_queued_runs"), [], "cancelled", None, None, "key", "k")  # plans are ready
         await connection.execute("select holder from concurrency where key = 'doc' for update")
         finishing = asyncio.create_task(hands.finish(first))
         await until_blocked(admin)
@@ -362,12 +357,18 @@ async def test_a_repeated_write_finds_how_its_runs_stand(database: Database) -> 
     first, again = Accepts(database), Accepts(database)
     one = await asyncio.gather(*[first.accept(run) for run in runs])
     two = await asyncio.gather(*[again.accept(run) for run in runs])
-    assert [(r.waits, r.ended) for r in one] == [(False, True), (True, False), (False, True), (False, False), (False, False)]
+    assert [(r.waits, r.ended) for r in one] == [
+        (False, True),
+        (True, False),
+        (False, True),
+        (False, False),
+        (False, False),
+    ]
     assert one == two
 
 
 async def test_many_may_end_and_pass_keys_in_one_statement(database: Database, admin: asyncpg.Connection) -> None:
-    """A bulk cancel of a holder and of some that wait passes the key to who is left; ending all leaves no key behind."""
+    """A bulk cancel of holders and of some that wait passes keys to who is left; ending all leaves no key behind."""
     runs = [keyed(concurrency_key=f"k{n % 3}") for n in range(12)]
     await accept_all(database, runs)
     actor = (ActorKind.KEY, "k")

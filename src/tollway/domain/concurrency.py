@@ -66,9 +66,9 @@ def ousted(rivals: Sequence[Rival]) -> list[Ousted]:
     for run in waiting:
         if run.policy == CANCEL_NEWEST and holder is not None:
             out.append(Ousted(run.id, holder.id, f"its concurrency key is taken by run {holder.id}"))
-        elif run.policy == CANCEL_RUNNING and winner is not None and run is not winner:
+        elif run.policy == CANCEL_RUNNING and winner is not None and run.id != winner.id:
             out.append(Ousted(run.id, winner.id, superseded(winner.id)))
-    if holder is not None and winner is not None and winner is not holder and not holder.asked:
+    if holder is not None and winner is not None and winner.id != holder.id and not holder.asked:
         out.append(Ousted(holder.id, winner.id, superseded(winner.id)))
     return out
 

@@ -63,7 +63,8 @@ class ConcurrencyKeys:
         return last, frozenset(row["lane"] for row in passed)
 
     async def _ousted(self, keys: Sequence[Key]) -> list[Ousted]:
-        rows = await self._database.rows("list_rivals", [tenant for tenant, _ in keys], [key for _, key in keys])
+        once = dict.fromkeys(keys)
+        rows = await self._database.rows("list_rivals", [tenant for tenant, _ in once], [key for _, key in once])
         rivals: dict[Key, list[Rival]] = {}
         for row in rows:
             rival = Rival(UUID(int=row["run_id"].int), row["policy"] or QUEUE, row["holds"], row["asked"])

@@ -58,7 +58,7 @@ class Upkeep:
     async def settle_due_keys(self) -> Cancellation:
         """Cancel whoever must go for runs that were due, or those for the others of their key."""
         keys, self._due_keys = self._due_keys, []
-        return await self._keys.settle(list(dict.fromkeys(keys)), self._actor) if keys else NOBODY
+        return await self._keys.settle(keys, self._actor) if keys else NOBODY
 
     async def mend_keys(self) -> Cancellation:
         """Do what an accept or an end left undone because its process died, or is too old to know of keys.

@@ -37,7 +37,7 @@ def rivalries(draw: st.DrawFn) -> list[Rival]:
 
 @given(lines())
 def test_a_key_goes_to_the_newest_that_takes_over_else_in_turn(waiting: list[Waiter]) -> None:
-    """Somebody gets a free key whenever somebody waits; a takeover passes those that wait their turn, and its elders."""
+    """Somebody gets a free key whenever somebody waits: the newest takeover first, else who is first in line."""
     found = heir(waiting)
     assert (found is None) == (waiting == [])
     if found is None:
