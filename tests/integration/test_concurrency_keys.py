@@ -299,7 +299,6 @@ async def test_an_accept_and_the_end_of_the_holder_take_turns(database: Database
     async with database.connection() as connection:
         held = connection.transaction()
         await held.start()
-        await connection.fetch(query("end_queued_runs"), [], "cancelled", None, None, "key", "k")  # plans are ready
         await connection.execute("select holder from concurrency where key = 'doc' for update")
         finishing = asyncio.create_task(hands.finish(first))
         await until_blocked(admin)

@@ -39,9 +39,12 @@ async def end_queued_runs(
     error: tuple[str, str] | None = None,
 ) -> Ended:
     """End runs that no worker holds. `error` is (code, message). Raises DatabaseUnavailable."""
+    if not ids:
+        return Ended([], frozenset())
     code, messages = (None, None) if error is None else (error[0], [error[1]] * len(ids))
+    who = actor[0].value, actor[1]
     return _ended(
-        await database.rows("end_queued_runs", list(ids), state.value, code, messages, actor[0].value, actor[1])
+        await database.rows("end_queued_runs", list(ids), state.value, code, messages, *who, min(ids), max(ids))
     )
 
 
@@ -63,16 +66,19 @@ async def cancel_in(
 
     `asked_by` is what each run's worker is told about who asked, by default the actor.
     """
-    code, messages = (None, None) if error is None else (error[0], list(error[1]))
+    # All rows at once and in order, before any concurrency key: an end locks its row, then its key. What is locked cannot
+    # move between queue and worker, and what comes only now is left alone.
+    locked = {UUID(int=row[0].int) for row in await connection.fetch(query("lock_runs"), list(ids))}
+    if not locked:
+        return Cancellation(frozenset(), frozenset())
+    there = [at for at, run_id in enumerate(ids) if run_id in locked]
+    ids = [ids[at] for at in there]
+    code, messages = (None, None) if error is None else (error[0], [error[1][at] for at in there])
     kind, who = actor[0].value, actor[1]
-    told = list(asked_by) if asked_by is not None else [f"{kind}:{who}"] * len(ids)
-    # All rows at once and in order, before any concurrency key: an end locks its row, then its key. And what is locked
-    # cannot move between queue and worker.
-    await connection.fetch(query("lock_runs"), list(ids))
-    ended = _ended(
-        await connection.fetch(query("end_queued_runs"), list(ids), RunState.CANCELLED.value, code, messages, kind, who)
-    )
-    asked = await connection.fetch(query("request_cancel"), list(ids), told)
+    told = [f"{kind}:{who}"] * len(ids) if asked_by is None else [asked_by[at] for at in there]
+    told_to = ids, RunState.CANCELLED.value, code, messages, kind, who, min(ids), max(ids)
+    ended = _ended(await connection.fetch(query("end_queued_runs"), *told_to))
+    asked = await connection.fetch(query("request_cancel"), ids, told)
     return Cancellation(frozenset(ended.ids), frozenset(UUID(int=row[0].int) for row in asked), ended.lanes)
 
 

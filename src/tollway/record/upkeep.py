@@ -75,8 +75,6 @@ class Upkeep:
     async def expire(self) -> Ended:
         """End what no worker holds and whose time is over."""
         ids = [row["run_id"] for row in await self._database.rows("find_expired", DUE_MAX)]
-        if not ids:
-            return Ended([], frozenset())
         return await end_queued_runs(
             self._database, ids, RunState.EXPIRED, self._actor, ("expired", "the run's time passed before it could run")
         )
@@ -102,8 +100,6 @@ class Upkeep:
     async def bury_poison(self) -> Ended:
         """End runs that lost even the process of their own."""
         ids = [row["run_id"] for row in await self._database.rows("find_poison")]
-        if not ids:
-            return Ended([], frozenset())
         reason = "the run lost its worker three times, the last time in a process of its own"
         return await end_queued_runs(self._database, ids, RunState.DEAD, self._actor, ("poison", reason))
 

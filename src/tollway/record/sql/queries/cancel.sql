@@ -9,6 +9,9 @@ select run_id from queue where run_id = any($1::uuid[]) order by run_id for upda
 -- A step left between intent and outcome ends as unknown, and its reservation stands in the ledger.
 -- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
 -- Concurrency keys pass to their heirs. Returns the ids ended, and the lanes of the heirs.
+-- $7 and $8 are the least and the greatest id. Runs and steps are joined by the id as text: PostgreSQL 18 must not prune their
+-- partitions while it runs (see write_journal). Once it looked again at a row of `queue` that somebody changed meanwhile, the
+-- memory it prunes by is gone, and the server crashes.
 with locked as materialized (
     select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update
 ), gone as (
@@ -21,14 +24,14 @@ with locked as materialized (
         started_at = g.started_at, ended_at = clock_timestamp(), steps = g.steps, llm_calls = g.llm_calls, tool_calls = 0,
         input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
     from gone g
-    where r.id = g.run_id and r.id = any($1::uuid[]) and r.state is null
+    where r.id = any($1::uuid[]) and r.id::text = g.run_id::text and r.id between $7 and $8 and r.state is null
     returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env,
         case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), cut as (
     update step s
     set state = 'unknown', ended_at = e.ended_at, error = 'cut between intent and outcome'
     from ended e
-    where s.run_id = e.id and s.run_id = any($1::uuid[]) and s.state = 'intent'
+    where s.run_id = any($1::uuid[]) and s.run_id::text = e.id::text and s.run_id between $7 and $8 and s.state = 'intent'
     returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, s.ended_at
 ), counted as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
