@@ -24,7 +24,6 @@ from tollway.record.claims import Claim
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
 from tollway.record.processes import register_process
-from tollway.record.sql import query
 from tollway.record.upkeep import Upkeep
 
 

@@ -8,6 +8,7 @@ with leaving as materialized (
     select *, clock_timestamp() as at
     from unnest($2::uuid[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::text[], $8::text[], $9::text[])
         as l (run_id, fence, seq, delay_s, errors, type, data, actor_kind)
+    order by run_id -- in which a cancel locks them
 ), held as (
     update queue q
     set state = case when l.type = 'parked' and q.cancelled_by is null then 3 else 0 end, worker = null,
