@@ -79,6 +79,8 @@ class SetLimiter:
     comes: bool = True
     ends: list[str] = field(default_factory=list)
     headroom: float = 1.0
+    waiting: int = 0
+    opens_at: float | None = None
     throttles: list[float | None] = field(default_factory=list)
 
     def try_take(self, cost: Cost, flow: Flow) -> Hold | None:
@@ -128,6 +130,14 @@ class SetBreaker:
     shut: bool = False
     opens_at: float | None = None
     ends: list[object] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """As set."""
+        return "open" if self.shut else "closed"
+
+    def look(self, now: float) -> None:
+        """Time passes, which is nothing here."""
 
     def admits(self, now: float, chance: float) -> bool:
         """As set."""

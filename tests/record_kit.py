@@ -15,7 +15,7 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.accept import Accepts, NewRun
 from tollway.record.cancel import end_queued_runs
-from tollway.record.claims import Claim, Claimed, Claims
+from tollway.record.claims import Claim, Claimed, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import Ending, Fact, Intent, JournalRecord, Leaving, RunWrite
 from tollway.record.processes import register_process
@@ -170,12 +170,14 @@ async def whole_cycle(database: Database) -> list[UUID]:
     empty = await claim(claims)
     await claims.mark_idle("standard", empty.empty)
     await claims.raise_floor("standard", {"triage": 1.0})
-    await claims.true_up({("standard", "triage", "default"): 5.0})
-    assert (await keeper.due()).opens_at is None
+    await claims.true_up({("standard", "triage", "default"): LineCosts(5.0, 1, 1005.0)})
+    await claims.enter_classes(["standard", "batch"], ["triage", "newer"])
+    assert await claims.turn_capped(["default"]) == await keeper.open_full() == []
+    assert (await keeper.due()).opens == {}
     assert (await keeper.expire()).ids == (await keeper.bury_poison()).ids == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})
-    await keeper.forget_old(30)
+    await keeper.forget_old()
     await keeper.resign()
     found = await RunReads(database).list_runs(RunFilter(), None, 10)
     return [row[0] for row in found if row[10] is not None]

@@ -15,7 +15,7 @@ import pytest
 import tollway.runtime.registry  # noqa: F401  the module, which the package's own names do not lead to
 from governor_kit import guards
 from record_kit import accept_all, new_run
-from tollway.config import Llm, Price, Provider, Route, Tier
+from tollway.config import Breaker, Llm, Price, Provider, Route, Tier
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.answers import PostgresAnswers
@@ -32,6 +32,8 @@ from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.upkeep import Upkeep
 from tollway.runtime.claimer import ClaimerOptions
+from tollway.runtime.dependencies import Dependencies
+from tollway.runtime.doors import DoorOptions, ProcessDoors
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
 from tollway.runtime.steps import LlmDefaults, LlmSteps
@@ -77,6 +79,8 @@ class Crew:
     broadcast: Broadcast
     metrics: Metrics
     agents: Registry
+    dependencies: Dependencies
+    doors: ProcessDoors
 
     async def submit(self, agent: str, **given: Any) -> UUID:
         """Accept a run, as the API does, with its news; returns its id."""
@@ -96,7 +100,7 @@ class Crew:
 
 @asynccontextmanager
 async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> AsyncIterator[Crew]:
-    """A started worker; `slots`, `lanes`, `shares`, `guarded`, `tiers` may be given, `started=False` leaves it idle."""
+    """A started worker; `slots`, `lanes`, `shares`, `guarded`, `tiers`, `own` given, or `started=False`: idle."""
     clock = AnchoredClock()
     database, lazy = Database(DatabaseOptions(url), clock), Database(DatabaseOptions(url, durable=False), clock)
     broadcast = Broadcast(url)
@@ -109,37 +113,51 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
     worker_id = await register_process(database, "worker", 12.0)
     claims, record = Claims(database, lazy, worker_id), JournalRecord(database, worker_id)
     metrics, ids = Metrics(), IdMaker(clock)
+    governor = Governor(
+        gateway,
+        given.get("guarded") or guards(),
+        metrics,
+        GovernorOptions(Llm(timeout_s=30), clock, cache=make_cache(Kept, lazy)),
+    )
+    dependencies = Dependencies(Breaker(open_s=0.5, ramp_s=0.5), given.get("own", {}), broadcast, clock, metrics)
+    dependencies.board.start()
+    lanes, specs = given.get("lanes", LANES), agents.all()
+    requires = {spec.name: spec.requires for spec in specs if spec.requires}
+    doors = ProcessDoors(
+        DoorOptions(lanes, 30.0, requires, {spec.name: spec.lane for spec in specs}),
+        governor,
+        dependencies.board,
+        clock,
+    )
     runs = RunServices(
         LlmSteps(
-            Governor(
-                gateway,
-                given.get("guarded") or guards(),
-                metrics,
-                GovernorOptions(Llm(timeout_s=30), clock, cache=make_cache(Kept, lazy)),
-            ),
+            governor,
             ids,
             LlmDefaults(200),
             metrics,
         ),
-        TaskSteps(ids, metrics, make_cache(KeptResult, lazy)),
+        TaskSteps(ids, metrics, make_cache(KeptResult, lazy), dependencies),
         WatchedTokens(broadcast),
         random.random,
         asyncio.get_running_loop(),
     )
     options = ClaimerOptions(
-        given.get("lanes", LANES),
+        lanes,
         given.get("shares", SHARES),
         given.get("slots", 100),
-        tuple(spec.name for spec in agents.all()),
+        tuple(spec.name for spec in specs),
+        given.get("doors", doors),
+        **{name: given[name] for name in ("bulkheads", "age_after_s") if name in given},
     )
     services = WorkerServices(database, claims, record, broadcast, clock, runs, metrics)
     worker = Worker(worker_id, agents, options, services)
     if given.get("started", True):
         await worker.start()
     try:
-        yield Crew(worker, worker_id, database, claims, record, broadcast, metrics, agents)
+        yield Crew(worker, worker_id, database, claims, record, broadcast, metrics, agents, dependencies, doors)
     finally:
         await worker.stop(grace_s=0)
+        dependencies.board.stop()
         await gateway.stop()
         await broadcast.stop()
         await lazy.stop()

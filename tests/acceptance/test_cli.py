@@ -224,6 +224,23 @@ def test_dead_letters(tollway: Shell, http: Http) -> None:
     words = ("dead-letters", "replay", "--tenant", tenant, "--fingerprint", group["fingerprint"])
     assert "Replay 3 dead runs?" in tollway(*words, stdin="n\n", code=1).stderr
     assert tollway.json(*words, "--yes")["replayed"] == 3
+    again = [run["id"] for run in client.items("/v1/runs")][:3]
+    assert [client.ended(run_id)["state"] for run_id in again] == ["dead"] * 3
+    shown = tollway("dead-letters", "show", group["fingerprint"], "--tenant", tenant).stdout
+    assert all(run_id in shown for run_id in again)
+    assert "discarded 3 of 3" in tollway("dead-letters", "discard", "--tenant", tenant, "--yes").stdout
+    assert "no dead letters" in tollway("dead-letters", "list", "--tenant", tenant).stdout
+
+
+def test_cancel_by_filter(tollway: Shell, http: Http) -> None:
+    """`cancel` with filters asks with the count, and cancels when told to."""
+    mark = uuid.uuid4().hex
+    ids = [http.submit("echo", n, delay_s=600, metadata={"mark": mark})["id"] for n in range(3)]
+    words = ("cancel", "--state", "queued", "--metadata", f"mark={mark}")
+    assert "Cancel 3 runs?" in tollway(*words, stdin="n\n", code=1).stderr
+    assert http.run(ids[0])["state"] == "queued"
+    assert tollway.json(*words, "--yes")["cancelled"] == 3
+    assert "no runs match" in tollway(*words).stdout
 
 
 def test_tenants_and_keys(tollway: Shell) -> None:

@@ -270,6 +270,55 @@ def test_dead_letters(http: Http) -> None:
         client.post("/v1/dead-letters/replay", body).problem(422, "invalid_input")
 
 
+def test_the_letters_of_a_group_and_what_to_do_with_them(http: Http) -> None:
+    """A group's runs are shown with cost and journal; one is discarded, one replayed, what dies later is left alone."""
+    client = http.make_key(f"dead-{uuid.uuid4().hex[:8]}", "submit", "read", "cancel")
+
+    def die() -> str:
+        run_id: str = client.submit("troubled", {"times": 9}, max_attempts=1)["id"]
+        assert client.ended(run_id)["state"] == "dead"
+        return run_id
+
+    ids = [die() for _ in range(3)]
+    (group,) = client.items("/v1/dead-letters")
+    letters = client.items(f"/v1/dead-letters/{group['fingerprint']}")
+    assert [letter["run_id"] for letter in letters] == ids[::-1]
+    assert (letters[0]["attempts"], letters[0]["code"]) == (1, "RuntimeError")
+    assert client.get(letters[0]["journal"]).status == 200
+    client.get("/v1/dead-letters/0000").problem(404, "not_found")
+
+    answer = client.post("/v1/dead-letters/discard", {"ids": ids[:1]})
+    assert (answer.status, answer.json["discarded"]) == (202, 1)
+    assert client.events(ids[0])[-1]["type"] == "discarded"
+    assert client.run(ids[0])["state"] == "dead"
+    counted = client.post("/v1/dead-letters/replay", {"filter": {}, "snapshot": True}).json
+    assert counted["count"] == 2
+    later = die()
+    how = {"filter": {}, "confirm": 2, "snapshot": counted["snapshot"], "from": "failed_step"}
+    answer = client.post("/v1/dead-letters/replay", {**how, "input_patch": {"times": 0}})
+    assert (answer.status, answer.json["replayed"]) == (202, 2), answer.json
+    assert {client.ended(result["run"]["id"])["state"] for result in answer.json["results"]} == {"succeeded"}
+    (left,) = client.items("/v1/dead-letters")
+    assert left["run_ids"] == [later]
+    again = client.post("/v1/dead-letters/replay", {**how, "input_patch": {"times": 0}}).json
+    assert (again["count"], again["replayed"]) == (2, 0)
+
+
+def test_a_bulk_cancel_leaves_what_came_after_the_count(http: Http) -> None:
+    """Runs accepted between the count and its confirmation go on when the snapshot is given back."""
+    mark = uuid.uuid4().hex
+    ids = [http.submit("echo", n, delay_s=600, metadata={"mark": mark})["id"] for n in range(3)]
+    wanted = {"filter": {"metadata": {"mark": mark}, "state": "queued"}}
+    counted = http.post("/v1/runs/cancel", {**wanted, "snapshot": True}).json
+    late = http.submit("echo", 4, delay_s=600, metadata={"mark": mark})["id"]
+    http.post(f"/v1/runs/{ids[0]}/cancel")
+    http.post("/v1/runs/cancel", {**wanted, "confirm": 3, "snapshot": "x"}).problem(422, "invalid_input")
+    answer = http.post("/v1/runs/cancel", {**wanted, "confirm": 3, "snapshot": counted["snapshot"]})
+    assert (answer.status, answer.json["cancelled"], answer.json["ended_before"]) == (202, 2, 1)
+    assert http.run(late)["state"] == "queued"
+    http.post(f"/v1/runs/{late}/cancel")
+
+
 def test_states_are_the_contracts(http: Http) -> None:
     """Every run listed is in a state of the contract, and an ended one has its time of end."""
     for run in http.items("/v1/runs?limit=500"):

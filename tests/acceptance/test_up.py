@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from stack_kit import ADMIN_KEY, PATIENCE_S, TOLLWAY, Http, Stack, descendants, free_port, plain_environ
+
+from tollway.cli import main
 
 AGENT = """
 import tollway
@@ -77,6 +80,23 @@ def test_a_weak_admin_key(tmp_path: Path) -> None:
     refused(done, "TOLLWAY_ADMIN_KEY", "32")
     assert "hunter2" not in done.stderr
     assert not (tmp_path / ".tollway").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("--autoscale", "4..1"), "write 1..4"),
+        (("--autoscale", "0..4"), "begin with 1"),
+        (("--autoscale", "some"), "as in 1..4"),
+        (("--autoscale", "1..500"), "the most on one machine"),
+        (("--autoscale", "1..4", "--workers", "2"), "give one of them"),
+    ],
+)
+def test_bounds_of_workers_that_cannot_be(words: tuple[str, ...], remedy: str) -> None:
+    """P11: bounds that cannot be meant, or a number beside them, are told with the remedy and 2."""
+    done = CliRunner().invoke(main, ["up", *words])
+    assert done.exit_code == 2, done.output
+    assert remedy in " ".join(done.output.split())
 
 
 def test_a_taken_port(tmp_path: Path) -> None:

@@ -118,10 +118,10 @@ class Stack:
             assert time.monotonic() < deadline, f"not accepted in {again_for_s} s: {said}"
             await asyncio.sleep(0.05)
 
-    async def load(self, agents: Sequence[str], runs_per_s: float, seconds: float) -> list[UUID]:
-        """Submit runs at a steady rate; the ids of all, once all were answered 202."""
+    async def load(self, agents: Sequence[str], runs_per_s: float, seconds: float, tag: str = "") -> list[UUID]:
+        """Submit runs at a steady rate; the ids of all, once all were answered 202. Each load has a tag of its own."""
         tasks = []
-        began, stem = time.monotonic(), self.began.hex[:12]
+        began, stem = time.monotonic(), self.began.hex[:12] + tag
         for number in range(int(runs_per_s * seconds)):
             await asyncio.sleep(max(0.0, began + number / runs_per_s - time.monotonic()))
             tasks.append(asyncio.create_task(self.submit(agents[number % len(agents)], f"{stem}-{number}")))
@@ -230,11 +230,12 @@ async def running(
     latency_s: float = 0.05,
     *,
     second: bool = False,
+    autoscale: str = "",
     **settings: float,
 ) -> AsyncIterator[Stack]:
     """Everything started and ready, and gone afterwards. `settings` are keys of [worker].
 
-    With `second`, another provider serves the tier when the first cannot.
+    With `second`, another provider serves the tier when the first cannot; with `autoscale`, workers come and go.
     """
     ports = [free_port() for _ in range(2 if second else 1)]
     sims = {port: _spawn(["provider-sim", "--port", str(port)], folder, f"sim{port}.log") for port in ports}
@@ -243,7 +244,7 @@ async def running(
     config.write_text(_CONFIG.format(worker=worker, sim_port=ports[0]) + (_SECOND.format(port=ports[-1]) * second))
     stack: Stack | None = None
     try:
-        stack = start(folder, data_dir, ports[0], workers)
+        stack = start(folder, data_dir, ports[0], workers, autoscale)
         stack.providers = sims
         for port in ports:
             await stack.until("the provider listens", lambda port=port: ask(port, "GET", "/sim/config"))
@@ -258,11 +259,12 @@ async def running(
             sim.wait()
 
 
-def start(folder: Path, data_dir: Path, sim_port: int, workers: int) -> Stack:
+def start(folder: Path, data_dir: Path, sim_port: int, workers: int, autoscale: str = "") -> Stack:
     """`tollway up` on a folder whose settings are written already."""
     port = free_port()
     arguments = ["up", "--agents", "explorer.agents", "--agents", "troublemakers", "--json"]
-    arguments += ["--port", str(port), "--workers", str(workers), "--data-dir", str(data_dir)]
+    arguments += ["--autoscale", autoscale] if autoscale else ["--workers", str(workers)]
+    arguments += ["--port", str(port), "--data-dir", str(data_dir)]
     return Stack(folder, data_dir, port, sim_port, workers, _spawn(arguments, folder, "up.log"))
 
 

@@ -41,6 +41,7 @@ def test_a_history_is_folded() -> None:
         ("step.done", _use(calls=1, input_tokens=2, output_tokens=3, cached_tokens=1, cost_nano=7)),
         ("progress", "7"),
         ("failed", '{"code":"rejected","message":"no"}'),
+        ("discarded", None),
         ("replayed", '{"run_id":"x"}'),
     ]
     events = [Event(n, kind, _AT + timedelta(seconds=n), "worker", "1", data) for n, (kind, data) in enumerate(told, 1)]

@@ -118,6 +118,15 @@ async def test_a_key_with_another_body_is_a_conflict(database: Database, admin: 
     assert not other.replayed
 
 
+async def test_what_stands_by_its_place_alone_opens_by_it(database: Database, admin: asyncpg.Connection) -> None:
+    """A process of the version before knows no `opens_at`, and may put a run behind the gate of time all the same."""
+    await accept_all(database, [new_run()])
+    await admin.execute("update queue set gate = 'time', place = (extract(epoch from now()) * 1000000)::bigint - 5")
+    assert await admin.fetchval("select opens_at = to_timestamp(place / 1e6) from queue")
+    assert await Upkeep(database, 9).open_gates() == ["standard"]
+    assert await admin.fetchval("select gate is null and opens_at is null from queue")
+
+
 async def test_a_delayed_run_waits_behind_its_gate(database: Database, admin: asyncpg.Connection) -> None:
     """A delayed run is no claim's business until its moment, and then goes the way of all others."""
     await accept_all(database, [new_run(delay_s=0.05), later := new_run(delay_s=3600.0)])
@@ -126,7 +135,7 @@ async def test_a_delayed_run_waits_behind_its_gate(database: Database, admin: as
     assert (await claim(claims)).claims == []
     upkeep = Upkeep(database, 0)
     due = await upkeep.due()
-    assert due.opens_at == pytest.approx(clock.now(), abs=5)
+    assert due.opens["time"] == pytest.approx(clock.now(), abs=5)
     opened: list[str] = []
     async with asyncio.timeout(10):
         while not opened:
@@ -135,7 +144,7 @@ async def test_a_delayed_run_waits_behind_its_gate(database: Database, admin: as
     assert len((await claim(claims)).claims) == 1
     assert await admin.fetchval("select gate from queue where run_id = $1", later.id) == "time"
     due = await upkeep.due()
-    assert due.opens_at == pytest.approx(later.created_at + 3600, abs=0.01)
+    assert due.opens["time"] == pytest.approx(later.created_at + 3600, abs=0.01)
 
 
 async def test_a_paused_tenants_lines_are_shut(database: Database, admin: asyncpg.Connection) -> None:

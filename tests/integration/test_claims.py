@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, success, until_blocked
 from tollway.domain.clock import AnchoredClock
-from tollway.queue.fair import Line, Waiting, charge, pick
+from tollway.queue.fair import Bounds, Line, Waiting, charge, learned, pick, trued
 from tollway.record.accept import Accepts
-from tollway.record.claims import Claims
+from tollway.record.claims import ClaimBounds, Claims, LineCosts
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
@@ -20,20 +20,35 @@ from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 
 LINES_MAX = 64
+AGENTS = ("triage", "report", "review")
 
 
 @st.composite
-def states(draw: st.DrawFn) -> tuple[list[Line], int]:
-    """Lines with distinct virtual times and runs with distinct places, and how many runs are wanted."""
-    vtimes = draw(st.lists(st.integers(0, 50_000), min_size=1, max_size=8, unique=True))
-    places = iter(draw(st.permutations(range(1, 121))))
+def states(draw: st.DrawFn) -> tuple[list[Line], int, Bounds]:
+    """Lines with distinct virtual times and runs with distinct places, how many runs are wanted, and bounds."""
+    vtimes = draw(st.lists(st.integers(0, 50_000), min_size=1, max_size=9, unique=True))
+    places = iter(draw(st.permutations(range(1, 151))))
+    weights = [draw(st.sampled_from([0.25, 1.0, 3.0, 7.5])) for _ in vtimes]
+    agents = draw(st.integers(1, 3))
     lines = []
     for number, vtime in enumerate(vtimes):
-        costs = draw(st.lists(st.integers(0, 9_000), min_size=0, max_size=15))
-        runs = [Waiting(next(places), 0, cost) for cost in costs]
-        weight = draw(st.sampled_from([0.25, 1.0, 3.0, 7.5]))
-        lines.append(Line(f"t{number}", vtime + 1 / 3, weight, [Waiting(run.id, run.id, run.est_nano) for run in runs]))
-    return lines, draw(st.integers(1, 40))
+        tenant = number // agents
+        costs = draw(st.lists(st.integers(1, 9_000), min_size=0, max_size=15))
+        runs = [Waiting(place := next(places), place, cost) for cost in costs]
+        est_nano = draw(st.sampled_from([0, 0, 700, 8_000]))
+        lines.append(Line(f"t{tenant}", vtime + 1 / 3, weights[tenant], runs, AGENTS[number % agents], est_nano))
+    bounds = draw(
+        st.one_of(
+            st.just(Bounds()),
+            st.builds(
+                Bounds,
+                st.dictionaries(st.sampled_from(AGENTS), st.integers(1, 9)),
+                st.dictionaries(st.sampled_from(["t0", "t1", "t2"]), st.integers(0, 9)),
+                st.one_of(st.none(), st.integers(1, 9)),
+            ),
+        )
+    )
+    return lines, draw(st.integers(1, 40)), bounds
 
 
 async def load(admin: asyncpg.Connection, lines: list[Line]) -> dict[object, int]:
@@ -44,21 +59,20 @@ async def load(admin: asyncpg.Connection, lines: list[Line]) -> dict[object, int
         [(line.tenant, line.weight) for line in lines],
     )
     await admin.executemany(
-        "insert into flow (lane, class, tenant, vtime) values ('standard', 'triage', $1, $2)",
-        [(line.tenant, line.vtime) for line in lines],
+        "insert into flow (lane, class, tenant, vtime, est_nano) values ('standard', $1, $2, $3, $4)",
+        [(line.agent, line.tenant, line.vtime, line.est_nano) for line in lines],
     )
-    rows = [(ids.new(), line.tenant, run.place, run.est_nano) for line in lines for run in line.runs]
+    rows = [(ids.new(), line.agent, line.tenant, run.place, run.est_nano) for line in lines for run in line.runs]
     await admin.executemany(
-        "insert into queue (run_id, lane, class, tenant, place, est_nano) "
-        "values ($1, 'standard', 'triage', $2, $3, $4)",
+        "insert into queue (run_id, lane, class, tenant, place, est_nano) values ($1, 'standard', $2, $3, $4, $5)",
         rows,
     )
     await admin.executemany(
         "insert into run (id, tenant, agent, version, lane, key_id, input, created_at, max_attempts) "
-        "values ($1, $2, 'triage', '1', 'standard', 'k', '', now(), 1)",
-        [row[:2] for row in rows],
+        "values ($1, $3, $2, '1', 'standard', 'k', '', now(), 1)",
+        [row[:3] for row in rows],
     )
-    return {row[0]: row[2] for row in rows}
+    return {row[0]: row[3] for row in rows}
 
 
 async def test_the_sql_is_the_rules_twin(postgres: object, database_url: str, admin: asyncpg.Connection) -> None:
@@ -68,22 +82,76 @@ async def test_the_sql_is_the_rules_twin(postgres: object, database_url: str, ad
     await database.start()
     claims, _ = await new_claims(database)
 
-    async def compare(lines: list[Line], wanted: int) -> None:
+    async def compare(lines: list[Line], wanted: int, bounds: Bounds) -> None:
         places = await load(admin, lines)
-        expected = pick(lines, wanted, LINES_MAX)
-        claimed = await claim(claims, wanted)
-        got = {(one.tenant, places[one.run_id]) for one in claimed.claims}
-        assert got == {(tenant, run.place) for tenant, run in expected}
-        assert claimed.lines == len(lines)
-        assert claimed.low == min(line.vtime for line in lines)
-        assert {tenant for _, tenant in claimed.empty} == {line.tenant for line in lines if not line.runs}
-        vtimes = {row[0]: row[1] for row in await admin.fetch("select tenant, vtime from flow")}
+        expected = pick(lines, wanted, LINES_MAX, bounds)
+        given = ClaimBounds(bounds.agents, bounds.tenants, bounds.other_tenant)
+        floors = dict.fromkeys(sorted({line.agent for line in lines}), 0.0)
+        claimed = await claims.claim("standard", floors, wanted, given)
+        got = {(one.agent, one.tenant, places[one.run_id], one.est_nano) for one in claimed.claims}
+        assert got == {(one.agent, one.tenant, one.run.place, one.cost_nano) for one in expected}
+        seen = [line for line in lines if bounds.tenants.get(line.tenant) != 0]
+        assert claimed.lines == len(seen)
+        assert claimed.low == min((line.vtime for line in seen), default=None)
+        assert set(claimed.empty) == {(line.agent, line.tenant) for line in seen if not line.runs}
+        assert not claimed.more
+        vtimes = {(row[0], row[1]): row[2] for row in await admin.fetch("select class, tenant, vtime from flow")}
         assert vtimes == pytest.approx(dict(charge(lines, expected)))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(states())
-    def examples(state: tuple[list[Line], int]) -> None:
+    def examples(state: tuple[list[Line], int, Bounds]) -> None:
         asyncio.run_coroutine_threadsafe(compare(*state), loop).result(30)
+
+    try:
+        await asyncio.to_thread(examples)
+    finally:
+        await database.stop()
+
+
+@st.composite
+def bills(draw: st.DrawFn) -> list[tuple[int, float, float, LineCosts]]:
+    """Of lines: what they knew of their costs, where they stand and entered, and what their runs cost."""
+    number = st.integers(0, 10**9)
+    return [
+        (
+            draw(st.sampled_from([0, 1, 5_000])) and draw(number),
+            (entered := float(draw(number))) + draw(number),
+            entered,
+            LineCosts(float(draw(number) - draw(number)), runs := draw(st.integers(0, 30)), float(runs * draw(number))),
+        )
+        for _ in range(draw(st.integers(1, 5)))
+    ]
+
+
+async def test_truing_up_is_the_rules_twin(postgres: object, database_url: str, admin: asyncpg.Connection) -> None:
+    """`true_up` moves lines as `trued` says, and lets them and their class learn as `learned` says (P7)."""
+    loop = asyncio.get_running_loop()
+    database = Database(DatabaseOptions(database_url), AnchoredClock())
+    await database.start()
+    claims, _ = await new_claims(database)
+
+    async def compare(lines: list[tuple[int, float, float, LineCosts]]) -> None:
+        await admin.execute("truncate flow, flow_floor")
+        await claims.enter_classes(["standard"], ["triage"])
+        await admin.executemany(
+            "insert into flow (lane, class, tenant, est_nano, vtime, entered) "
+            "values ('standard', 'triage', $1, $2, $3, $4)",
+            [(f"t{number}", *line[:3]) for number, line in enumerate(lines)],
+        )
+        await claims.true_up({("standard", "triage", f"t{n}"): line[3] for n, line in enumerate(lines)})
+        rows = await admin.fetch("select vtime, est_nano from flow order by tenant")
+        for row, (est_nano, vtime, entered, cost) in zip(rows, lines, strict=True):
+            assert row["vtime"] == pytest.approx(trued(vtime, entered, cost.due))
+            assert row["est_nano"] == pytest.approx(learned(est_nano, cost.runs, cost.cost_nano), abs=1)
+        runs, whole = sum(line[3].runs for line in lines), sum(line[3].cost_nano for line in lines)
+        known = await admin.fetchval("select est_nano from flow_floor")
+        assert known == pytest.approx(learned(0, runs, whole), abs=1)
+
+    @settings(max_examples=30, deadline=None)
+    @given(bills())
+    def examples(lines: list[tuple[int, float, float, LineCosts]]) -> None:
+        asyncio.run_coroutine_threadsafe(compare(lines), loop).result(30)
 
     try:
         await asyncio.to_thread(examples)
@@ -270,14 +338,26 @@ async def test_a_run_apart_is_claimed_alone_and_once(database: Database, admin: 
 
 
 async def test_what_runs_really_cost_is_trued_up(database: Database, admin: asyncpg.Connection) -> None:
-    """The difference to the estimate is added over the weight, and never makes a line's time negative."""
+    """The difference to the charge is added over the weight; the next run is charged what the last ones cost (P7)."""
     await put_tenant(database, "heavy", {"weight": 4})
-    await accept_all(database, [new_run(tenant="heavy", est_nano=400), new_run(est_nano=400)])
     claims, _ = await new_claims(database)
-    await claim(claims)
-    await claims.true_up({("standard", "triage", "heavy"): 800.0, ("standard", "triage", "default"): -9000.0})
+    await claims.enter_classes(["standard"], ["triage"])
+    await accept_all(database, [new_run(tenant="heavy", est_nano=400), new_run(est_nano=400)])
+    held = {one.tenant: one for one in (await claim(claims)).claims}
+    assert [(held[name].est_nano, held[name].weight) for name in ("heavy", "default")] == [(400, 4.0), (400, 1.0)]
+    await claims.true_up(
+        {
+            ("standard", "triage", "heavy"): LineCosts(800 / 4, 1, 1200.0),
+            ("standard", "triage", "default"): LineCosts(-9000.0, 0, 0.0),
+        }
+    )
     rows = await admin.fetch("select tenant, vtime from flow order by tenant")
     assert [tuple(row) for row in rows] == [("default", 0.0), ("heavy", 300.0)]
+    await put_tenant(database, "newcomer", {})
+    await accept_all(database, [new_run(tenant=tenant, est_nano=400) for tenant in ("heavy", "default", "newcomer")])
+    assert [one.est_nano for one in (await claim(claims)).claims] == [
+        1200
+    ] * 3  # who knows nothing charges as its class
 
 
 async def test_a_lazy_claim_is_as_good_while_nothing_crashes(

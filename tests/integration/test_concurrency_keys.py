@@ -165,7 +165,7 @@ async def test_cancel_running_ends_a_queued_holder_and_takes_its_place(
         "cancelled", "concurrency_key", f"run {new.id} of the same concurrency key took its place"
     )  # fmt: skip
     assert await gates(admin, [old, patient, new]) == ["gone", "key", None]
-    assert heard == [Cancellation(frozenset({old.id}), frozenset(), frozenset({"standard"}))]
+    assert heard == [Cancellation(frozenset({old.id}), frozenset(), lanes=frozenset({"standard"}))]
 
 
 async def test_cancel_running_asks_a_running_holder_and_the_newest_wins(

@@ -12,6 +12,7 @@ import pytest
 from record_kit import clock, drop_database, ids, make_database, new_claims, new_run, session
 from tollway.domain.clock import AnchoredClock
 from tollway.record.accept import run_columns
+from tollway.record.backlog import read_backlog
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.server import EmbeddedPostgres
 from tollway.record.sql import query
@@ -51,7 +52,7 @@ insert into answer (key, tenant, agent, value, expires_at)
 insert into process (role, host, pid, lease_ttl_s) select 'worker', 'h', n, 12 from generate_series(1, 5) n;
 update queue set state = 1, worker = 3, fence = 65536
     where run_id in (select run_id from queue order by run_id limit 1000);
-update queue set gate = 'time', place = place + 3600000000
+update queue set gate = 'time', opens_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 5000);
 update queue set expires_at = now() + interval '1 hour'
     where run_id in (select run_id from queue order by run_id desc limit 20000);
@@ -153,6 +154,10 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "lock_runs",
         "find_idempotent",
         "claim_runs",
+        "look_for_work",
+        "oldest_place",
+        "find_full",
+        "turn_flows",
         "lock_lines",
         "idle_lines",
         "true_up",
@@ -173,6 +178,16 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "cancelled_held",
         "end_queued_runs",
         "request_cancel",
+        "find_live",
+        "lock_free_runs",
+        "lock_ended_runs",
+        "read_letters",
+        "read_replayed",
+        "copy_steps",
+        "tell_replayed",
+        "start_journals",
+        "discard_letters",
+        "list_letters",
         "read_runs",
         "list_run_ids_of_tenant",
         "list_run_ids",
@@ -189,6 +204,24 @@ async def test_hot_queries_read_by_index(planner: asyncpg.Connection, name: str)
     """The generic plan scans no queue, flow, run, step, event, ledger or answers whole, and sorts no backlog."""
     plan = await plan_of(planner, name)
     assert faults(plan) == []
+
+
+async def test_the_backlog_is_counted_in_one_pass(planner: asyncpg.Connection, big: str) -> None:
+    """The count reads the queue once, into a hash, and sorts nothing; it finds every run, in time for its time-out."""
+    async with planner.transaction():
+        await planner.fetch(query("prepare_backlog_read"))
+        plan = await plan_of(planner, "read_backlog")
+    kinds = [node["Node Type"] for node in nodes(plan)]
+    assert not {"Sort", "Incremental Sort", "Gather", "Nested Loop"} & set(kinds)
+    assert [node["Node Type"] for node in nodes(plan) if node.get("Relation Name") == "queue"] == ["Seq Scan"]
+    database = Database(DatabaseOptions(big), AnchoredClock())
+    await database.start()
+    try:
+        counted = (await read_backlog(database, clock)).of()
+    finally:
+        await database.stop()
+    assert counted.queued + counted.running == BACKLOG
+    assert (counted.running, counted.gated) == (1000, {"time": 5000})
 
 
 async def test_the_check_finds_a_bad_plan(planner: asyncpg.Connection) -> None:
@@ -210,7 +243,7 @@ async def claim_buffers(url: str) -> int:
                 async with connection.transaction():
                     row = await connection.fetchval(
                         "explain (analyze, buffers, timing off, format json) " + query("claim_runs").rstrip(";"),
-                        worker, "standard", ["triage"], 20, [0.0], number, 64,
+                        worker, "standard", ["triage"], 20, [0.0], number, 64, None, [], [], [], None,
                     )  # fmt: skip
                 plan = json.loads(row)[0]["Plan"]
                 assert plan["Actual Rows"] == 20

@@ -29,7 +29,7 @@ from tollway.record.database import Database
 from tollway.record.journal import Ending, Entry, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
 from tollway.record.reads import list_steps
 from tollway.record.upkeep import Upkeep
-from tollway.runtime.registry import fingerprint
+from tollway.runtime.fingerprints import fingerprint
 
 USED = Usage(input_tokens=11, output_tokens=5, cached_tokens=3)
 

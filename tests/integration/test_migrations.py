@@ -109,7 +109,7 @@ BAD_ROWS = [
     "update run set state = 'succeeded', ended_at = now(), error_code = 'x'",
     "update run set budget_nano = -1",
     "update run set delay_s = -1",
-    "update flow set state = 3",
+    "update flow set state = 4",
     "insert into tenant (id) values ('../etc')",
     "insert into tenant (id, weight) values ('w', 0)",
     "insert into tenant (id, weight) values ('w', 'infinity')",
@@ -225,15 +225,20 @@ async def test_a_partition_in_use_is_dropped_later(database: Database, admin: as
 
 
 async def test_old_keys_and_dead_letters_are_forgotten(database: Database, admin: asyncpg.Connection) -> None:
-    """Idempotency keys live for a day and an hour, dead letters as long as their runs."""
+    """Idempotency keys live for a day and an hour, dead letters exactly as long as their runs."""
     await accept_all(database, [new_run(idempotency_key=f"k{n}", body_hash=b"b") for n in range(3)])
     await admin.execute("update idempotency set created_at = now() - interval '26 hours' where key <> 'k0'")
+    run, _ = await old_run(database, admin, 40)
+    await admin.execute("delete from queue")
     await admin.execute(
-        "insert into dead_letter select run_id, 'default', 'a', 'l', 'f', 'c', 'm', 0, now() - interval '1 day' * "
-        "(row_number() over () * 20) from queue"
+        "insert into dead_letter select id, 'default', 'a', 'l', 'f', 'c', 'm', 0, now() - interval '35 days' from run"
     )
-    await Upkeep(database, 1).forget_old(30)
+    upkeep = Upkeep(database, 1)
+    await upkeep.forget_old()
     assert [row[0] for row in await admin.fetch("select key from idempotency")] == ["k0"]
-    assert await admin.fetchval("select count(*) from dead_letter") == 1
-    await Upkeep(database, 1).forget_old(0)
-    assert await admin.fetchval("select count(*) from dead_letter") == 1
+    assert await admin.fetchval("select count(*) from dead_letter") == 4
+    await upkeep.drop_partitions({"run": 30})
+    await upkeep.forget_old()
+    left = [row[0] for row in await admin.fetch("select run_id from dead_letter")]
+    assert len(left) == 3
+    assert run not in left

@@ -129,10 +129,15 @@ def dollars(nano: int) -> str:
     return f"${amount:.9f}".rstrip("0") if abs(amount) < 0.0001 else f"${amount:.6f}".rstrip("0")
 
 
+def _clock(moment: datetime) -> str:
+    """A moment in UTC, with its day where that is another."""
+    return f"{moment:%H:%M:%S}" if moment.date() == datetime.now(UTC).date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def blocked_words(run: RunView) -> str:
     """Why a run does not start, and until when."""
     if run.blocked is None:
         return ""
     key = f" {run.blocked.key}" if run.blocked.key else ""
-    until = f" until {run.blocked.until:%H:%M:%S}" if run.blocked.until else ""
+    until = f" until {_clock(run.blocked.until)}" if run.blocked.until else ""
     return f"{run.blocked.reason}{key}{until}"

@@ -1,11 +1,13 @@
-"""`tollway routes`: what each route is used for, as a table or a live view."""
+"""`tollway routes`: what each route is used for and how dependencies stand, as tables or a live view."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from tollway.cli._command import Session, client_command, example
@@ -22,13 +24,16 @@ _BREAKER_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow",
 @click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
 @client_command
 async def routes(session: Session, *, watch: bool) -> None:
-    """Show every route: used and leased of its limits, who waits, its breaker, latency, 429s of the last minute."""
+    """Show every route: used and leased of its limits, who waits, its breaker, latency, 429s of the last minute.
+
+    Below them the dependencies that agents' tasks called lately, or that are in trouble.
+    """
     session.interrupted = ""
     found = await session.client.call("GET", "/v1/routes")
     if session.as_json:
         print_json(found)
         return
-    if not found["items"]:
+    if not found["items"] and not found.get("dependencies"):
         console().print("no routes are configured", style="bright_black")
         return
     if not watch:
@@ -45,7 +50,28 @@ def _view(found: dict[str, Any]) -> Group:
     for item in found["items"]:
         table.add_row(*_row(item))
     shares = "   ".join(f"{tier['tier']} {tier['share']:.1%}" for tier in found["tiers"] if tier["requests"])
-    return Group(table, plain(f"calls by tier: {shares}" if shares else "no calls in the last minute"))
+    parts: list[RenderableType] = [
+        table,
+        plain(f"calls by tier: {shares}" if shares else "no calls in the last minute"),
+    ]
+    dependencies = found.get("dependencies")
+    return Group(*parts, _dependencies(dependencies)) if dependencies else Group(*parts)
+
+
+def _dependencies(items: list[dict[str, Any]]) -> Table:
+    table = new_table("dependency", "breaker", "until", ">calls", ">failed", "why")
+    for item in items:
+        breaker = item["breaker"]
+        until = breaker["opens_at"]
+        table.add_row(
+            plain(item["name"]),
+            Text(breaker["state"], style=_BREAKER_STYLES.get(breaker["state"], "")),
+            "" if until is None else f"{datetime.fromtimestamp(until, UTC):%H:%M:%S}",
+            f"{item['calls']:,}",
+            f"{item['failure_share']:.0%}",
+            plain(breaker["reason"]),
+        )
+    return table
 
 
 def _row(item: dict[str, Any]) -> tuple[Text, ...]:

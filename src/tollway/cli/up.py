@@ -5,7 +5,7 @@ import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +19,23 @@ from tollway.cli._serve import (
     warn_unwise,
 )
 from tollway.config import Settings
+from tollway.queue.autoscaler import Bounds, parse_bounds
 
 if TYPE_CHECKING:
     from tollway.cli.doctor_checks import Check
+
+
+class WorkerBounds(click.ParamType[Bounds]):
+    """`1..4`, or `4` for `1..4`."""
+
+    name = "least..most"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Bounds:
+        """The bounds; fails with a usage error that has the remedy."""
+        try:
+            return parse_bounds(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 @click.command()
@@ -30,6 +44,12 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=click.IntRange(min=0), default=None, help="Worker processes [default: worker.processes]."
 )
+@click.option(
+    "--autoscale",
+    type=WorkerBounds(),
+    default=None,
+    help="The least and the most worker processes, as in 1..4: they come and go with the work.",
+)
 @config_option
 @data_dir_option
 @json_option
@@ -37,6 +57,7 @@ def up(
     modules: tuple[str, ...],
     port: int | None,
     workers: int | None,
+    autoscale: Bounds | None,
     config: Path | None,
     data_dir: Path | None,
     as_json: bool,
@@ -46,10 +67,16 @@ def up(
     \b
     Example:
       tollway up --agents examples.agents --workers 2
+      tollway up --agents examples.agents --autoscale 1..4
     """
+    if autoscale is not None and workers is not None:
+        raise click.UsageError(
+            "--workers is a fixed number of worker processes, --autoscale their bounds: give one of them; "
+            f"--autoscale {workers}..{max(workers, autoscale.most)} begins with {workers}"
+        )
     flags = {
         "server.port": port,
-        "worker.processes": workers,
+        "worker.processes": workers if autoscale is None else autoscale.least,
         "database.data_dir": None if data_dir is None else data_dir.resolve(),
     }
     settings = settings_for(config, flags, "up", as_json)
@@ -73,7 +100,7 @@ def up(
         if not modules:
             click.echo("No --agents are named: runs are accepted once a worker publishes agents.")
 
-    serve(lambda: run_up(settings, UpOptions(modules, config, as_json), announce))
+    serve(lambda: run_up(settings, UpOptions(modules, config, as_json, autoscale), announce))
 
 
 def _look_for_faults(settings: Settings, modules: tuple[str, ...]) -> "Future[list[Check]]":

@@ -18,6 +18,7 @@ from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, 
 
 PAGE_RUNS = 200
 _WAIT_HEADER_MAX_S = 60
+_BULK_PATIENCE_S = 600.0
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -54,6 +55,14 @@ class RunFilter(TypedDict, total=False):
     created_after: str
     created_before: str
     metadata: Mapping[str, str]
+
+
+class ReplayOptions(TypedDict, total=False):
+    """How dead runs are replayed; `input` is for one run, `input_patch` (a JSON merge patch) for each of many."""
+
+    from_failed_step: bool
+    input: Any
+    input_patch: Mapping[str, Any]
 
 
 class TenantSettings(TypedDict, total=False):
@@ -172,18 +181,47 @@ class Client:
         """Cancel a run: a queued one at once, a running one soon. ApiError `run_final` when it has ended."""
         return as_run(await self.call("POST", f"/v1/runs/{quote(run_id, safe='')}/cancel"))
 
-    async def replay(self, run_id: str, *, input: Any = msgspec.UNSET, from_step: int | None = None) -> RunView:
-        """A new run with the input of an old one, or another `input`; steps before `from_step` are taken over."""
-        body = {} if input is msgspec.UNSET else {"input": input}
+    async def cancel_many(
+        self, filter: RunFilter, *, confirm: int | None = None, snapshot: bool | str | None = None
+    ) -> dict[str, Any]:
+        """Cancel the live runs that match: first without `confirm` to learn the count, then with it.
+
+        `snapshot=True` asks for one with the count; given back with it, runs accepted since are left alone.
+        """
+        return await self._act("/v1/runs/cancel", {"filter": dict(filter)}, confirm, snapshot)
+
+    async def replay(
+        self,
+        run_id: str,
+        *,
+        input: Any = msgspec.UNSET,
+        input_patch: Mapping[str, Any] | None = None,
+        from_step: int | None = None,
+        from_failed_step: bool = False,
+    ) -> RunView:
+        """A new run with the input of an old one, or another `input`, or the old one with a JSON merge patch.
+
+        Steps before `from_step` are taken over, or with `from_failed_step` all that are finished.
+        """
+        body: dict[str, Any] = {} if input is msgspec.UNSET else {"input": input}
+        if input_patch is not None:
+            body["input_patch"] = dict(input_patch)
         if from_step is not None:
             body["from_step"] = from_step
+        if from_failed_step:
+            body["from"] = "failed_step"
         path = f"/v1/runs/{quote(run_id, safe='')}/replay"
         return as_run(await self.call("POST", path, body, repeatable=False))
 
     async def dead_letters(self, **filters: str) -> AsyncIterator[dict[str, Any]]:
-        """Dead runs grouped by the fingerprint of their error."""
+        """Dead runs that nobody has dealt with, grouped by the fingerprint of their error."""
         async for group in self._all("/v1/dead-letters", list(filters.items())):
             yield group
+
+    async def dead_letter_runs(self, fingerprint: str, **filters: str) -> AsyncIterator[dict[str, Any]]:
+        """The dead runs of one group, newest first, each with the step that failed and what it cost."""
+        async for letter in self._all(f"/v1/dead-letters/{quote(fingerprint, safe='')}", list(filters.items())):
+            yield letter
 
     async def replay_dead_letters(
         self,
@@ -191,13 +229,39 @@ class Client:
         *,
         filter: Mapping[str, Any] | None = None,
         confirm: int | None = None,
+        snapshot: bool | str | None = None,
+        **how: Unpack[ReplayOptions],
     ) -> dict[str, Any]:
         """Replay dead runs by id, or by filter: first without `confirm` to learn the count, then with it."""
         body: dict[str, Any] = {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}
+        if how.pop("from_failed_step", False):
+            body["from"] = "failed_step"
+        return await self._act("/v1/dead-letters/replay", {**body, **how}, confirm, snapshot)
+
+    async def discard_dead_letters(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        confirm: int | None = None,
+        snapshot: bool | str | None = None,
+    ) -> dict[str, Any]:
+        """Take dead runs off the list without a replay, by id or by filter as above; they stay dead."""
+        body: dict[str, Any] = {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}
+        return await self._act("/v1/dead-letters/discard", body, confirm, snapshot)
+
+    async def _act(
+        self, path: str, body: dict[str, Any], confirm: int | None, snapshot: bool | str | None
+    ) -> dict[str, Any]:
+        """Count, or act on what was counted; a count may be asked again, an action not."""
         if confirm is not None:
             body["confirm"] = confirm
-        answer: dict[str, Any] = await self.call("POST", "/v1/dead-letters/replay", body, repeatable=False)
-        return answer
+        if snapshot is not None:
+            body["snapshot"] = snapshot
+        held_s = 0.0 if confirm is None and "ids" not in body else _BULK_PATIENCE_S
+        answer = await self._transport.send(Call("POST", path, body=encode(body), repeatable=False, wait_s=held_s))
+        done: dict[str, Any] = answer.json()
+        return done
 
     async def put_tenant(self, tenant_id: str, **settings: Unpack[TenantSettings]) -> dict[str, Any]:
         """Create a tenant or change its settings; they hold for every request after this one."""

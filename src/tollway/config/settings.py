@@ -140,7 +140,9 @@ class Redis(Section):
 class Worker(Section):
     """How a worker process works: `slots` runs at once, of `lanes`; its beat is `heartbeat_s`, its lease `lease_ttl_s`.
 
-    `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given.
+    `grace_s` is what a stopping worker gives its runs; `loop_block_max_s` what a blocked event loop is given. Of the
+    slots in a lane's reach one agent of several holds `agent_share_max` at most, one tenant `tenant_share_max`. With
+    `--autoscale`, a worker stops once fewer were wanted for `scale_down_after_s`.
     """
 
     processes: Annotated[int, Number, Field(ge=0, le=1024)] = 1
@@ -150,14 +152,24 @@ class Worker(Section):
     heartbeat_s: Seconds = 3.0
     lease_ttl_s: Seconds = 12.0
     loop_block_max_s: Seconds = 60.0
+    scale_down_after_s: Seconds = 30.0
+    agent_share_max: Annotated[float, Number, Field(gt=0, le=1)] = 0.8
+    tenant_share_max: Annotated[float, Number, Field(gt=0, le=1)] = 0.8
 
 
 class Lane(Section):
-    """A priority class: its guaranteed `share` of slots, how long a run may wait in it, when its work is moved up."""
+    """A priority class: its guaranteed `share` of slots.
+
+    Work that has waited longer than `age_after_s` goes before other lanes' every other time. `target_wait_s` is how
+    long its work should wait at most: the scaling signal wants workers for that. A submit is refused while `max_queued`
+    runs are queued in it, or if it would wait longer than `max_wait_s`.
+    """
 
     share: Annotated[float, Number, Field(ge=0, le=1)] = 0.0
     max_wait_s: Seconds | None = None
+    max_queued: Annotated[int, Number, Field(ge=0, le=2**53)] | None = None
     age_after_s: Seconds = 300.0
+    target_wait_s: Seconds = 10.0
 
 
 class Llm(Section):
@@ -180,7 +192,7 @@ class Llm(Section):
 
 
 class Breaker(Section):
-    """When the breaker of a route opens, and how it closes again.
+    """When the breaker of a route, or of a dependency, opens, and how it closes again.
 
     Of the calls of the last `window_s`, at least `calls_min`, `failure_share` failed, or their p99 was above the
     route's `latency_p99_max_s`. After `open_s` (doubling up to `open_max_s` while probes fail) a `probe_share` of calls
@@ -194,6 +206,23 @@ class Breaker(Section):
     open_max_s: Seconds = 30.0
     probe_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.05
     ramp_s: Seconds = 10.0
+
+
+class Dependency(Section):
+    """What is said of a dependency that tasks name; what is left out holds as in `[breaker]`.
+
+    It is called less often than a route, and nothing serves in its stead: fewer calls are enough to judge it, and more
+    of them try it again. With `latency_p99_max_s` calls that take longer speak against it too.
+    """
+
+    window_s: Seconds | None = None
+    calls_min: Count = 5
+    failure_share: Annotated[float, Number, Field(gt=0, le=1)] | None = None
+    open_s: Seconds | None = None
+    open_max_s: Seconds | None = None
+    probe_share: Annotated[float, Number, Field(gt=0, le=1)] = 0.5
+    ramp_s: Seconds | None = None
+    latency_p99_max_s: Seconds | None = None
 
 
 class Tier(Section):
@@ -288,7 +317,7 @@ class Telemetry(Section):
 
 
 class Settings(Section):
-    """All of it. `load_settings` makes one; `providers`, `lanes` and `prices` are keyed by name."""
+    """All of it. `load_settings` makes one; `dependencies`, `providers`, `lanes` and `prices` are keyed by name."""
 
     server: Server = Server()
     database: Database = Database()
@@ -297,6 +326,7 @@ class Settings(Section):
     lanes: Mapping[LaneName, Lane]
     llm: Llm = Llm()
     breaker: Breaker = Breaker()
+    dependencies: Mapping[Name, Dependency] = Field(default_factory=dict)
     tiers: Mapping[Name, Tier] = Field(default_factory=dict)
     providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
@@ -316,9 +346,9 @@ class Settings(Section):
 
 
 LANES: dict[str, dict[str, object]] = {
-    "interactive": {"share": 0.3, "age_after_s": 10},
-    "standard": {"share": 0.2, "age_after_s": 60},
-    "batch": {"share": 0.1, "age_after_s": 300},
+    "interactive": {"share": 0.3, "age_after_s": 10, "target_wait_s": 1},
+    "standard": {"share": 0.2, "age_after_s": 60, "target_wait_s": 10},
+    "batch": {"share": 0.1, "age_after_s": 300, "target_wait_s": 120},
 }
 
 # What the simulated provider charges: 150 and 600 nano-dollars a token, whatever the model.

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tollway.domain.gates import Gate
+
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
@@ -29,11 +31,15 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """No provider had capacity for the run's next call: it gives up its slot for `delay_s`, and loses no attempt."""
+    """What the run needs next is not to be had: it gives up its slot, for `delay_s` at most, and loses no attempt.
+
+    It waits behind `gate`, as `queue.gate` has it.
+    """
 
     delay_s: float
     code: str
     message: str
+    gate: str = Gate.TIME
 
 
 @dataclass(frozen=True, slots=True)

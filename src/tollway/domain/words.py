@@ -66,6 +66,7 @@ class EventType(StrEnum):
     EXPIRED = "expired"
     DEAD = "dead"
     REPLAYED = "replayed"
+    DISCARDED = "discarded"
     TOKEN = "token"  # over SSE only, never stored
 
 

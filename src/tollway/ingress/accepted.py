@@ -2,8 +2,9 @@
 
 import msgspec
 
-from tollway.record.accept import NewRun, place_of
-from tollway.record.run_document import KEY_GATE, blocked_json, rfc3339_epoch
+from tollway.domain.gates import Blocked, Gate
+from tollway.record.accept import NewRun
+from tollway.record.run_document import Standing, blocked_json, held_back, rfc3339_epoch
 
 _json = msgspec.json.Encoder().encode
 
@@ -15,23 +16,20 @@ _ACCEPTED = (
 )
 
 
-def accepted_json(run: NewRun, *, tenant_paused: bool, waits: bool = False) -> bytes:
+def accepted_json(run: NewRun, standing: Standing, *, waits: bool = False) -> bytes:
     """The new run's JSON, as `run_json` would give it right after the accept; `waits` for its concurrency key."""
     text = str(run.id)
-    blocked = b"null"
+    blocked = Blocked(Gate.KEY, run.concurrency_key) if waits else None
     if run.delay_s > 0:
-        blocked = blocked_json("time", place_of(run), run.tenant)
-    elif waits:
-        blocked = blocked_json(f"{KEY_GATE}:{run.concurrency_key}", None, run.tenant)
-    elif tenant_paused:
-        blocked = blocked_json(None, None, run.tenant)
+        blocked = Blocked(Gate.TIME, None, run.created_at + run.delay_s)
+    blocked = blocked or held_back(standing, run.tenant, run.agent)
     return _ACCEPTED % (
         text.encode(),
         _json(run.tenant),
         _json(run.agent),
         _json(run.version),
         _json(run.lane),
-        blocked,
+        blocked_json(blocked),
         run.input,
         b"{}" if run.metadata is None else run.metadata.encode(),
         text.replace("-", "").encode(),

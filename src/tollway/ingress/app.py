@@ -23,7 +23,7 @@ from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
-from tollway.ingress.routes import bulk, llm, runs, shifts, system, tenants
+from tollway.ingress.routes import bulk, dead_letters, llm, runs, shifts, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
@@ -36,7 +36,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ROUTES = (bulk, runs, tenants, shifts, llm, system)
+_ROUTES = (bulk, dead_letters, runs, tenants, shifts, llm, system)
 _ANSWERED = "tollway.answered"
 _ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
 _log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     BatchBody,
     ReplayBody,
     bulk.BulkBody,
-    bulk.DeadReplayBody,
+    dead_letters.DeadReplayBody,
+    dead_letters.DeadDiscardBody,
     tenants.TenantBody,
     tenants.KeyBody,
     shifts.ShiftBody,
@@ -77,6 +78,7 @@ class Api:
         self.services.run_news.start()
         await self.services.sync.start()
         self.context.gatekeeper.start()
+        self.context.admission.start()
 
     def drain(self) -> None:
         """Take no new work and end the streams; what is under way is finished."""
@@ -88,9 +90,11 @@ class Api:
         """Drain and let go; a second stop is nothing."""
         self.drain()
         self.context.gatekeeper.stop()
+        await self.context.board.stop()
         await self.services.accepts.drain()
         if self.services.wire is not None:
             await self.services.wire.calls.drain()
+        await self.context.admission.stop()
         await self.services.sync.stop()
         self.services.run_news.stop()
 
@@ -127,7 +131,7 @@ class Api:
             body = await _body(scope, receive, self.services.options.body_bytes_max)
             wait_s = None if head.prefer is None else read_wait(head.prefer)
             run = self.context.hot.admit(head, body)
-            accepted = await self.services.accepts.accept(run)
+            accepted = await self.context.admission.accept(run)
             if not accepted.replayed:
                 self.context.told(run, accepted)
             if head.streams:

@@ -41,7 +41,7 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
         try:
             run = _new_run(api, caller, item)
             runs.append(run)
-            pending.append(api.services.accepts.accept(run))
+            pending.append(api.admission.accept(run))
         except Exception as error:
             if as_problem(error) is None:
                 raise
@@ -52,6 +52,7 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
 
 
 def _new_run(api: ApiContext, caller: Caller, item: bytes) -> NewRun:
+    api.admission.knock(caller.home)
     decoded = decode_body(_item_decoder, item, api.services.options.json_depth_max)
     return api.submissions.new_run(caller, decoded, read_idempotency_key(decoded.idempotency_key, "idempotency_key"))
 

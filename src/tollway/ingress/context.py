@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from tollway.ingress.admission import Admission
 from tollway.ingress.auth import Authenticator
 from tollway.ingress.catalogue import Catalogue
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.hot import HotRoutes
+from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
 from tollway.ingress.wire.accounts import KeyDesk, WireLedger
@@ -22,8 +24,10 @@ class ApiContext:
     catalogue: Catalogue
     submissions: Submissions
     gatekeeper: Gatekeeper
+    admission: Admission
     hot: HotRoutes
     wire: Door | None
+    board: LoadBoard
 
     def told(self, run: NewRun, accepted: Accepted) -> None:
         """A new run is on record: count it, and tell the workers of its lane."""
@@ -44,19 +48,22 @@ def make_context(services: ApiServices) -> ApiContext:
     authenticator = Authenticator(services.sync)
     catalogue = Catalogue()
     services.sync.on_change(catalogue.take)
-    waits = Waits(services)
-    submissions = Submissions(catalogue, services.options, services.ids, services.clock, waits.of)
+    board = LoadBoard(services.database, services.sync, services.clock, services.options, services.metrics)
+    admission = Admission(services, board)
+    submissions = Submissions(catalogue, services.options, services.ids, services.clock, admission.place)
     gatekeeper = Gatekeeper(services.accepts, services.options, services.metrics.loop_lag_seconds.observe)
-    hot = HotRoutes(services, authenticator, submissions, gatekeeper)
-    wire = _make_wire(services, authenticator, gatekeeper)
-    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, hot, wire)
+    hot = HotRoutes(services, authenticator, submissions, gatekeeper, admission)
+    wire = _make_wire(services, authenticator, gatekeeper, admission)
+    return ApiContext(services, authenticator, catalogue, submissions, gatekeeper, admission, hot, wire, board)
 
 
-def _make_wire(services: ApiServices, authenticator: Authenticator, gatekeeper: Gatekeeper) -> Door | None:
+def _make_wire(
+    services: ApiServices, authenticator: Authenticator, gatekeeper: Gatekeeper, admission: Admission
+) -> Door | None:
     wire = services.wire
     if wire is None:
         return None
-    ledger = WireLedger(wire.calls, services.ids, services.clock, lambda: services.sync.process_id)
+    ledger = WireLedger(wire.calls, services.ids, services.clock, lambda: services.sync.process_id, admission.quotas)
     return Door(
         DoorServices(
             wire.governor,
@@ -67,27 +74,6 @@ def _make_wire(services: ApiServices, authenticator: Authenticator, gatekeeper: 
             services.metrics,
             gatekeeper.check_open,
             wire.options,
+            admission.knock_to_call,
         )
     )
-
-
-class Waits:
-    """How long runs of a lane waited lately, as workers tell in their beats (`facts.waits`): the mean over them."""
-
-    def __init__(self, services: ApiServices) -> None:
-        self._sync = services.sync
-        self._from: object = None
-        self._waits: dict[str, float] = {}
-
-    def of(self, lane: str) -> float:
-        """Seconds; 0 while no worker has said anything."""
-        workers = self._sync.workers
-        if workers is not self._from:
-            self._from = workers
-            said: dict[str, list[float]] = {}
-            for worker in workers:
-                told = worker.facts.get("waits")
-                for name, wait_s in told.items() if isinstance(told, dict) else ():
-                    said.setdefault(name, []).append(float(wait_s))
-            self._waits = {name: sum(values) / len(values) for name, values in said.items()}
-        return self._waits.get(lane, 0.0)

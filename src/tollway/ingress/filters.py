@@ -23,6 +23,8 @@ def run_filter(given: Mapping[str, Any], caller: Caller, path: str = "") -> RunF
         where = f"{path}{name}"
         if name == "metadata" and isinstance(value, Mapping):
             metadata.extend((key, _metadata_value(inner, f"{where}.{key}")) for key, inner in value.items())
+        elif name == "metadata":
+            raise invalid(where, "is asked for by its keys: metadata.KEY in a query, an object in a body")
         elif name.startswith("metadata.") and len(name) > len("metadata."):
             metadata.append((name.removeprefix("metadata."), _metadata_value(value, where)))
         elif name in ("state", "agent", "lane", "tenant"):

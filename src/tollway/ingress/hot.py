@@ -12,6 +12,7 @@ import msgspec
 from tollway.domain.errors import DatabaseUnavailable, Problem
 from tollway.domain.ids import parse_id
 from tollway.ingress.accepted import accepted_json
+from tollway.ingress.admission import Admission
 from tollway.ingress.auth import Authenticator, Caller
 from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.gatekeeper import Gatekeeper
@@ -74,12 +75,19 @@ class HotRoutes:
     """Admits submits and looks up runs."""
 
     def __init__(
-        self, services: ApiServices, authenticator: Authenticator, submissions: Submissions, gatekeeper: Gatekeeper
+        self,
+        services: ApiServices,
+        authenticator: Authenticator,
+        submissions: Submissions,
+        gatekeeper: Gatekeeper,
+        admission: Admission,
     ) -> None:
         self._services = services
         self._authenticator = authenticator
         self._submissions = submissions
         self._gatekeeper = gatekeeper
+        self._admission = admission
+        self.standing = admission.standing
         self._decoder = msgspec.json.Decoder(RunBody)
 
     def admit(self, head: Head, body: bytes) -> NewRun:
@@ -87,6 +95,7 @@ class HotRoutes:
         self._gatekeeper.check_open()
         caller = self._authenticator.identify(head.authorization, head.tenant)
         caller.require("submit")
+        self._admission.knock(caller.home)
         check_content_type(head.content_type)
         key = None if head.idempotency_key is None else read_idempotency_key(head.idempotency_key)
         decoded = decode_body(self._decoder, body, self._services.options.json_depth_max)
@@ -94,7 +103,7 @@ class HotRoutes:
 
     def accepted(self, run: NewRun, accepted: Accepted) -> Reply:
         """202 for a run that was written now and has not ended with that."""
-        return Reply(202, accepted_json(run, tenant_paused=self.is_paused(run.tenant), waits=accepted.waits))
+        return Reply(202, accepted_json(run, self.standing, waits=accepted.waits))
 
     async def fresh(self, run: NewRun, accepted: Accepted) -> Reply:
         """202 for a run that was written now. Raises DatabaseUnavailable."""
@@ -125,7 +134,7 @@ class HotRoutes:
         """The run's JSON for this caller. Raises Problem `not_found`."""
         if row is None or not caller.may_see(run_tenant(row)):
             raise no_such_run(str(run_id))
-        return run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        return run_json(row, self.standing)
 
     async def known(self, run_id: UUID, status: int = 202) -> Reply:
         """The answer to a repeated idempotency key: the run it made, as it stands now."""
@@ -135,13 +144,8 @@ class HotRoutes:
         """The same, given the run's row. Raises Problem `not_found`."""
         if row is None:
             raise Problem("not_found", f"Run {run_id}, which this Idempotency-Key made, is past its retention.")
-        body = run_json(row, tenant_paused=self.is_paused(run_tenant(row)))
+        body = run_json(row, self.standing)
         return Reply(status, body, [_REPLAYED])
-
-    def is_paused(self, tenant: str) -> bool:
-        """Whether the tenant's runs are held back."""
-        record = self._services.sync.snapshot.tenants.get(tenant)
-        return record is not None and record.paused
 
 
 def no_such_run(run: str) -> Problem:

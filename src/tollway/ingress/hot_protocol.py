@@ -111,7 +111,7 @@ class HotProtocol(WireProtocol):
             if len(cycle.body) > api.services.options.body_bytes_max:
                 raise api.too_large()
             run = api.context.hot.admit(cycle.head, bytes(cycle.body))
-            future = api.services.accepts.accept(run)
+            future = api.context.admission.accept(run)
         except Exception as error:
             self.whole(cycle, api.refusal(error))
             return

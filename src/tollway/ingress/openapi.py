@@ -36,6 +36,7 @@ _DEAD_FILTERS = tuple(
     (name, "query", f"Dead letters of this {name}.", {"type": "string"})
     for name in ("fingerprint", "agent", "lane", "tenant", "code")
 )
+_LETTER_FILTERS = tuple(given for given in _DEAD_FILTERS if given[0] != "fingerprint")
 _TENANT_HEADER = ("X-Tollway-Tenant", "header", "The tenant an admin key acts for.", {"type": "string"})
 _LAST_EVENT = ("Last-Event-ID", "header", "Resume a stream after this event.", {"type": "integer"})
 _SUBMIT_HEADERS = (
@@ -67,6 +68,14 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
         {200: {"type": "object"}, 202: {"type": "object"}},
     ),
     "list_dead_letters": ("read", "Dead letters, grouped", (*_PAGE, *_DEAD_FILTERS), None, {200: {"type": "object"}}),
+    "list_letters": ("read", "Dead letters of one group", (*_PAGE, *_LETTER_FILTERS), None, {200: {"type": "object"}}),
+    "discard_dead_letters": (
+        "cancel",
+        "Count or discard dead letters",
+        (),
+        "DeadDiscardBody",
+        {200: {"type": "object"}, 202: {"type": "object"}},
+    ),
     "replay_dead_letters": (
         "submit",
         "Count or replay dead letters",
@@ -90,6 +99,13 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
+    "read_scaling": (
+        "read",
+        "Backlog and wanted workers by lane",
+        (("lane", "query", "Of this lane alone.", {"type": "string"}),),
+        None,
+        {200: {"type": "object"}},
+    ),
     "healthz": (None, "Whether the process lives", (), None, {200: {"type": "object"}}),
     "readyz": (
         None,

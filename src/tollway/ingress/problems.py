@@ -1,6 +1,7 @@
 """Refusals as RFC 9457 answers, and the refusals that many routes share."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from tollway.domain.errors import Problem
 Headers = list[tuple[bytes, bytes]]
 PROBLEM_TYPE = b"application/problem+json"
 JSON_TYPE = b"application/json"
+_QUANTITY_MAX = 999_999_999_999_999  # the largest integer of a structured field
 
 _json = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -71,12 +73,30 @@ def too_large(bytes_max: int) -> Problem:
 
 def overloaded(policy: str, quantity: int, why: str) -> Problem:
     """429 when this process has more than it can do."""
-    headers = retry_headers(1.0)
-    headers["RateLimit-Policy"] = f'"{policy}";q={quantity}'
-    headers["RateLimit"] = f'"{policy}";r=0;t=1'
-    return Problem("overloaded", f"{why} Try again after a second, or ask fewer at once.", headers=headers)
+    return limited("overloaded", Limit(policy, quantity), 1.0, f"{why} Try again after a second, or ask fewer at once.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a refusal names as its reason: the policy, how much it allows, and per how many seconds, if it is a rate."""
+
+    policy: str
+    quantity: float
+    window_s: int | None = None
+
+
+def limited(code: str, limit: Limit, after_s: float, detail: str, **fields: Any) -> Problem:
+    """429 with when to come again and the RateLimit fields, or a 403 of the same kind.
+
+    After draft-ietf-httpapi-ratelimit-headers: quantities are whole numbers.
+    """
+    headers = retry_headers(after_s)
+    window = "" if limit.window_s is None else f";w={limit.window_s}"
+    headers["RateLimit-Policy"] = f'"{limit.policy}";q={min(math.ceil(limit.quantity), _QUANTITY_MAX)}{window}'
+    headers["RateLimit"] = f'"{limit.policy}";r=0;t={math.ceil(after_s)}'
+    return Problem(code, detail, fields=fields, headers=headers)
 
 
 def retry_headers(after_s: float) -> dict[str, str]:
     """When to come again, in the three forms clients read."""
-    return {"Retry-After": str(math.ceil(after_s)), "retry-after-ms": str(int(after_s * 1000))}
+    return {"Retry-After": str(math.ceil(after_s)), "retry-after-ms": str(math.ceil(after_s * 1000))}

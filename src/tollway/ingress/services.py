@@ -1,7 +1,7 @@
 """What the API is given: every object it uses, put together in wiring, and its bounds."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,8 +14,10 @@ from tollway.hotstate.run_news import RunNews
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.ingress.wire.door import DoorOptions
 from tollway.llm.governor import Governor
+from tollway.queue.scaling import LaneAim
 from tollway.record.accept import Accepts
 from tollway.record.database import Database
+from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
 from tollway.record.wire_calls import WireCalls
@@ -33,12 +35,20 @@ class EventStreamMaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What a lane takes: runs queued in it at most, and seconds a run may have to wait; None: no limit."""
+
+    max_queued: int | None = None
+    max_wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApiOptions:
     """Bounds of the API, and what `/readyz` waits for.
 
     `tiers` are those that routes serve. With a `supervisor`, only its own workers count. `est_nano` is what a run is
     taken to cost until more is known: the unit in which lines are charged. `wire_only` serves the wire, health and
-    metrics, nothing else.
+    metrics, nothing else. `aims` and `slots` (of a worker nobody has heard of yet) are for the scaling signal.
     """
 
     lanes: tuple[str, ...] = DEFAULT_LANES
@@ -52,6 +62,9 @@ class ApiOptions:
     supervisor: str = ""
     routes: tuple[Route, ...] = ()
     wire_only: bool = False
+    lane_limits: Mapping[str, LaneLimits] = field(default_factory=dict)
+    aims: Mapping[str, LaneAim] = field(default_factory=dict)
+    slots: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class ApiServices:
     ids: IdMaker
     clock: Clock
     metrics: Metrics
+    tokens: TokenBook
     options: ApiOptions = ApiOptions()
     route_facts: Callable[[], dict[str, Any]] = dict
     wire: WireServices | None = None

@@ -20,6 +20,7 @@ from tollway.domain.money import nano
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.catalogue import Catalogue, CataloguedAgent
+from tollway.ingress.forecasts import Entry
 from tollway.ingress.problems import invalid
 from tollway.ingress.services import ApiOptions
 from tollway.record.accept import NewRun
@@ -34,6 +35,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted", enc_hook=str).encode
+
+Place = Callable[[Entry, float | None, float | None], float]
+"""When a run should start, given its deadline and `ttl_s`; raises Problem when it is not taken."""
 
 Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -73,14 +77,12 @@ class BatchItem(RunBody):
 class Submissions:
     """Turns checked bodies into runs."""
 
-    def __init__(
-        self, catalogue: Catalogue, options: ApiOptions, ids: IdMaker, clock: Clock, waits: Callable[[str], float]
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, options: ApiOptions, ids: IdMaker, clock: Clock, place: Place) -> None:
         self._catalogue = catalogue
         self._options = options
         self._ids = ids
         self._clock = clock
-        self._waits = waits
+        self._place = place
 
     def new_run(self, caller: Caller, body: RunBody, idempotency_key: str | None) -> NewRun:
         """The run a body asks for. Raises Problem for whatever does not fit."""
@@ -88,6 +90,12 @@ class Submissions:
         record = agent.record
         lane = body.lane if body.lane is not None else record.lane
         self.check_lane(lane)
+        created_at = self.stamp()
+        delay_s = body.delay_s or 0.0
+        deadline_at = None if body.deadline_s is None else created_at + body.deadline_s
+        priority_s = record.priority_s if body.priority_s is None else body.priority_s
+        entry = Entry(caller.home, record.name, lane, created_at, delay_s, priority_s)
+        start_at = self._place(entry, deadline_at, body.ttl_s)
         raw = bytes(body.input)
         value = decode_raw(raw, "input")
         agent.check(value)
@@ -96,8 +104,6 @@ class Submissions:
             _check_policy(body)
         if body.webhook is not None:
             _check_webhook(body.webhook)
-        delay_s = body.delay_s or 0.0
-        created_at = int(self._clock.now() * 1_000_000) / 1_000_000
         return NewRun(
             id=self._ids.new(),
             tenant=caller.home,
@@ -108,9 +114,9 @@ class Submissions:
             input=raw,
             metadata=metadata,
             created_at=created_at,
-            priority_s=record.priority_s if body.priority_s is None else body.priority_s,
+            priority_s=priority_s,
             delay_s=delay_s,
-            deadline_at=None if body.deadline_s is None else created_at + body.deadline_s,
+            deadline_at=deadline_at,
             ttl_s=body.ttl_s,
             max_attempts=body.max_attempts or record.max_attempts,
             budget_nano=None if body.budget_usd is None else nano(body.budget_usd),
@@ -119,7 +125,7 @@ class Submissions:
             webhook_url=body.webhook.url if body.webhook else None,
             webhook_secret_env=body.webhook.secret_env if body.webhook else None,
             replay_of=None,
-            predicted_start_at=created_at + delay_s + self._waits(lane),
+            predicted_start_at=start_at,
             est_nano=self._options.est_nano,
             idempotency_key=idempotency_key,
             body_hash=None if idempotency_key is None else _body_hash(body, value),
@@ -134,10 +140,6 @@ class Submissions:
         if lane not in self._options.lanes:
             known = ", ".join(self._options.lanes)
             raise Problem("unknown_lane", f"There is no lane {lane[:64]!r}; the lanes are {known}.")
-
-    def predict(self, lane: str, at: float) -> float:
-        """When a run of the lane that is due at `at` should start, epoch seconds."""
-        return at + self._waits(lane)
 
     def stamp(self) -> float:
         """Now, in whole microseconds, as the record holds it."""

@@ -27,7 +27,8 @@ from tollway.llm.calls import CallResult
 from tollway.llm.capacity.costs import Flow
 from tollway.llm.gateway import Gateway
 from tollway.llm.guards import Guards
-from tollway.llm.hop import Hop, HopKit, indicts
+from tollway.llm.hop import Hop, HopKit, Spent, indicts, unheard
+from tollway.llm.outlook import Outlook
 from tollway.llm.placing import Errand, Placer
 from tollway.llm.providers.wire import refused
 from tollway.llm.streaming import GovernedStream
@@ -55,6 +56,7 @@ class GovernorOptions:
     shift: Shift = unshifted
     cache: ExactCache[Kept] | None = None
     chance: Callable[[], float] = field(default=random.random)
+    spent: Spent = unheard
 
 
 class Governor:
@@ -63,7 +65,7 @@ class Governor:
     def __init__(self, gateway: Gateway, guards: Guards, metrics: Metrics, options: GovernorOptions) -> None:
         self._options = options
         self.board = RouteBoard(guards, options.clock)
-        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths)
+        self._kit = HopKit(gateway, options.llm, options.clock, metrics, self.board, guards.lengths, options.spent)
         self._placer = Placer(gateway.tiers, guards, options.llm, options.clock, options.chance)
 
     async def complete(self, request: LlmRequest, caller: Caller, books: Books, terms: Terms) -> CallResult:
@@ -73,6 +75,10 @@ class Governor:
         if cache is None:
             return await self._until_served(errand, books, self._call)
         return await self._through(cache, errand, books)
+
+    def outlook(self, tier: str, lane: str) -> Outlook:
+        """How a tier stands for calls of a lane, after the shifts that hold for all of them."""
+        return self._placer.outlook(self._options.shift(Caller("", lane, "", "", ""), tier))
 
     async def _through(self, cache: ExactCache[Kept], errand: Errand, books: Books) -> CallResult:
         """A kept answer, that of the same call in flight, or a call whose answer is kept."""
@@ -137,7 +143,11 @@ class Governor:
     async def _until_served(self, errand: Errand, books: Books, serve: Callable[[Hop], Awaitable[T]]) -> T:
         """One hop after another. A route that failed is not asked again for this request."""
         while True:
-            placed = await self._placer.place(errand)
+            try:
+                placed = await self._placer.place(errand)
+            except LlmError as error:
+                error.tier = errand.asked
+                raise
             hop = Hop(self._kit, errand, placed, books)
             await hop.begin()
             try:
@@ -164,9 +174,10 @@ class Governor:
             input_tokens = estimate.input_tokens(request)
         except (AttributeError, TypeError) as error:
             raise refused(f"the messages are not in the chat form: {error}") from None
-        tier = self._options.shift(caller, request.tier)
-        if tier != request.tier:
+        asked = request.tier
+        tier = self._options.shift(caller, asked)
+        if tier != asked:
             request = replace(request, tier=tier)
         deadline = self._options.clock.monotonic() + terms.timeout_s
         flow = Flow(caller.lane, caller.tenant, caller.agent, caller.weight)
-        return Errand(request, caller, input_tokens, deadline, terms.again, flow)
+        return Errand(request, caller, input_tokens, deadline, terms.again, flow, asked)

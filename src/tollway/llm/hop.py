@@ -1,6 +1,6 @@
 """One call on one route, from its intent to its outcome: however it ends, its guards and its books hear of it once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,6 +9,7 @@ from tollway import failpoints
 from tollway.config import Llm
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
+from tollway.domain.llm import Usage
 from tollway.llm.board import RouteBoard
 from tollway.llm.books import Books
 from tollway.llm.calls import CallResult, Plan
@@ -21,12 +22,18 @@ from tollway.llm.providers.limits import limits_told
 from tollway.telemetry.metrics import Metrics
 
 FALLBACK = "fallback"
+Spent = Callable[[str, int], None]
+"""Hears of every call's tokens, input and output, with the tenant they are charged to."""
 _INDICTS = frozenset(
     ("timeout_connect", "timeout_first_byte", "timeout_total", "connection", "provider_5xx", "bad_response")
 )
 _TIMEOUTS = frozenset(("timeout_connect", "timeout_first_byte", "timeout_total"))
 _TIMER_S = 0.005
 _KEY_OR_ADDRESS = frozenset((401, 403, 404))
+
+
+def unheard(_tenant: str, _tokens: int) -> None:
+    """Nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class HopKit:
     metrics: Metrics
     board: RouteBoard
     lengths: Lengths
+    spent: Spent = unheard
 
 
 def indicts(error: LlmError) -> bool:
@@ -126,6 +134,7 @@ class Hop:
                 self.plan.route, self._errand.caller, self._errand.input_tokens, usage.input_tokens, usage.output_tokens
             )
         placed.way.breaker.end(placed.ticket, now, True, usage.output_tokens)
+        self._spend(usage)
         self._count(result, now)
         if placed.instead_of is not None:
             result = result.standing_on(FALLBACK)
@@ -163,6 +172,7 @@ class Hop:
         self._placed.hold.failed()
         self._placed.way.breaker.drop(self._placed.ticket)
         self._meter.cut()
+        self._spend(None)
         self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
         self._books.fail(self.plan, self.call_id, None)
 
@@ -184,8 +194,18 @@ class Hop:
         else:
             way.breaker.drop(self._placed.ticket)
         self._meter.failed(now, throttled=error.code == "rate_limited")
+        if error.billed:
+            self._spend(error.usage)
         self._kit.metrics.llm_calls.add(self.plan.route, error.code)
         self._books.fail(self.plan, self.call_id, error)
+
+    def _spend(self, usage: Usage | None) -> None:
+        """Tell of the tokens; where nobody knows them they count at their worst case, as the money does."""
+        if usage is None:
+            tokens = self.plan.input_tokens + self.plan.request.max_tokens
+        else:
+            tokens = usage.input_tokens + usage.output_tokens
+        self._kit.spent(self._errand.caller.tenant, tokens)
 
     def _count(self, result: CallResult, now: float) -> None:
         metrics, usage, route = self._kit.metrics, result.completion.usage, result.route

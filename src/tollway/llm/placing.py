@@ -17,15 +17,15 @@ from tollway.config import Llm
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
-from tollway.llm.breakers.breaker import Breaker
 from tollway.llm.breakers.parts import Ticket
 from tollway.llm.calls import Served
 from tollway.llm.capacity.costs import Cost, Flow
 from tollway.llm.capacity.holds import Hold
-from tollway.llm.capacity.limiter import Limiter
 from tollway.llm.capacity.open import OpenLimiter
 from tollway.llm.guards import Guards
+from tollway.llm.outlook import Outlook, outlook, usual
 from tollway.llm.tiers import Group, Tiers, in_order
+from tollway.llm.ways import Way
 
 _SHARE_MIN = 0.02
 _AGAIN_S = 1.0
@@ -34,27 +34,11 @@ _LOOK_AGAIN_S = 30.0
 
 
 @dataclass(slots=True)
-class Way:
-    """A route with what guards it."""
-
-    served: Served
-    limiter: Limiter | OpenLimiter
-    breaker: Breaker
-
-    @property
-    def name(self) -> str:
-        """The route's name."""
-        return self.served.route.name
-
-    @property
-    def provider(self) -> str:
-        """The provider's name as configured."""
-        return self.served.route.provider
-
-
-@dataclass(slots=True)
 class Errand:
-    """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far."""
+    """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far.
+
+    `asked` is the tier before any shift.
+    """
 
     request: LlmRequest
     caller: Caller
@@ -62,6 +46,7 @@ class Errand:
     deadline: float
     again: bool
     flow: Flow
+    asked: str = ""
     failed: dict[str, LlmError] = field(default_factory=dict)
     providers: set[str] = field(default_factory=set)
 
@@ -135,6 +120,11 @@ class Placer:
             raise _too_large(errand, [served for group in groups for served in group.routes])
         return fitting
 
+    def outlook(self, tier: str) -> Outlook:
+        """How the routes of a tier stand, those it falls back to included."""
+        ways = [self.way(served) for group in self._tiers.groups(tier) for served in group.routes]
+        return outlook(ways, self._clock.monotonic(), self._clock.now())
+
     async def place(self, errand: Errand) -> Placed:
         """The route to call, its capacity held. Raises LlmError when there is none in time."""
         groups = self.groups(errand)
@@ -160,6 +150,7 @@ class Placer:
                 continue
             cost = self._cost(way, errand)
             hold = way.limiter.try_take(cost, errand.flow)
+            way.usual = usual(way.usual, cost)
             if hold is not None:
                 return self._begun(way, errand, hold, now)
             wait_s = way.limiter.wait_s(cost)

@@ -97,6 +97,11 @@ class Accepts:
     def __len__(self) -> int:
         return len(self._commits)
 
+    @property
+    def wait_s(self) -> float:
+        """How long a run handed in now would wait for its answer, about."""
+        return self._commits.wait_s
+
     def accept(self, run: NewRun) -> "asyncio.Future[Accepted]":
         """Hand in a run; the future ends when it is durable.
 

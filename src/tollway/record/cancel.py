@@ -1,25 +1,31 @@
 """Cancelling runs: at once when no worker holds them, by asking the worker when one does."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from tollway.domain.concurrency import CODE, Ousted
 from tollway.domain.news import News
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.database import Connection, Database
 from tollway.record.sql import query
+
+_PAUSES_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
     """What became of the asked for: ended here, or asked of their workers; the others had ended before.
 
-    `lanes` are those of runs that may start now because they waited for the concurrency key of one that ended.
+    `left` are live runs whose rows somebody else kept locked all the while: ask again. `lanes` are those of runs that
+    may start now because they waited for the concurrency key of one that ended.
     """
 
     ended: frozenset[UUID]
     asked: frozenset[UUID]
+    left: frozenset[UUID] = frozenset()
     lanes: frozenset[str] = frozenset()
 
 
@@ -49,37 +55,61 @@ async def end_queued_runs(
 
 
 async def cancel_runs(database: Database, ids: Sequence[UUID], key_id: str) -> Cancellation:
-    """Cancel runs in one transaction. Raises DatabaseUnavailable."""
-    async with database.connection() as connection, connection.transaction():
-        return await cancel_in(connection, ids, (ActorKind.KEY, key_id))
+    """Cancel runs. Raises DatabaseUnavailable.
 
-
-async def cancel_in(
-    connection: Connection,
-    ids: Sequence[UUID],
-    actor: tuple[ActorKind, str],
-    *,
-    error: tuple[str, Sequence[str]] | None = None,
-    asked_by: Sequence[str] | None = None,
-) -> Cancellation:
-    """The same within a transaction. `error` is a code and a message for each run.
-
-    `asked_by` is what each run's worker is told about who asked, by default the actor.
+    No lock on a run is waited for, so that nobody can deadlock with it: what others hold is tried again, some times.
     """
-    # All rows at once and in order, before any concurrency key: an end locks its row, then its key. What is locked cannot
-    # move between queue and worker, and what comes only now is left alone.
-    locked = {UUID(int=row[0].int) for row in await connection.fetch(query("lock_runs"), list(ids))}
-    if not locked:
-        return Cancellation(frozenset(), frozenset())
-    there = [at for at, run_id in enumerate(ids) if run_id in locked]
-    ids = [ids[at] for at in there]
-    code, messages = (None, None) if error is None else (error[0], [error[1][at] for at in there])
+    return await _cancel_free(database, ids, (ActorKind.KEY, key_id), {})
+
+
+async def oust_runs(database: Database, out: Sequence[Ousted], actor: tuple[ActorKind, str]) -> Cancellation:
+    """Cancel runs each of which goes for another of its concurrency key, in the same way."""
+    return await _cancel_free(database, [one.id for one in out], actor, {one.id: one for one in out})
+
+
+async def _cancel_free(
+    database: Database, ids: Sequence[UUID], actor: tuple[ActorKind, str], out: Mapping[UUID, Ousted]
+) -> Cancellation:
+    ended: set[UUID] = set()
+    asked: set[UUID] = set()
+    lanes: set[str] = set()
+    left = list(ids)
+    for pause_s in _PAUSES_S:
+        await asyncio.sleep(pause_s)
+        async with database.connection() as connection, connection.transaction():
+            free = [UUID(int=row[0].int) for row in await connection.fetch(query("lock_free_runs"), left)]
+            if free:
+                done = await _cancel(connection, free, actor, out)
+                ended |= done.ended
+                asked |= done.asked
+                lanes |= done.lanes
+        if len(free) == len(left):
+            left = []
+            break
+        live = await database.rows("find_live", [run_id for run_id in left if run_id not in ended | asked])
+        left = [UUID(int=row[0].int) for row in live]
+        if not left:
+            break
+    return Cancellation(frozenset(ended), frozenset(asked), frozenset(left), frozenset(lanes))
+
+
+async def _cancel(
+    connection: Connection, ids: Sequence[UUID], actor: tuple[ActorKind, str], out: Mapping[UUID, Ousted]
+) -> Cancellation:
+    """Cancel runs whose rows are locked: they cannot move between queue and worker meanwhile.
+
+    All are locked before any concurrency key, since who ends a run locks its row, then its key.
+    """
     kind, who = actor[0].value, actor[1]
-    told = [f"{kind}:{who}"] * len(ids) if asked_by is None else [asked_by[at] for at in there]
-    told_to = ids, RunState.CANCELLED.value, code, messages, kind, who, min(ids), max(ids)
-    ended = _ended(await connection.fetch(query("end_queued_runs"), *told_to))
+    code, messages = (CODE, [out[run_id].message for run_id in ids]) if out else (None, None)
+    ended = _ended(
+        await connection.fetch(
+            query("end_queued_runs"), ids, RunState.CANCELLED.value, code, messages, kind, who, min(ids), max(ids)
+        )
+    )
+    told = [f"{kind}:{who}" + (f" for {out[run_id].by}" if out else "") for run_id in ids]
     asked = await connection.fetch(query("request_cancel"), ids, told)
-    return Cancellation(frozenset(ended.ids), frozenset(UUID(int=row[0].int) for row in asked), ended.lanes)
+    return Cancellation(frozenset(ended.ids), frozenset(UUID(int=row[0].int) for row in asked), lanes=ended.lanes)
 
 
 def tell_cancelled(news: News, done: Cancellation) -> None:

@@ -1,7 +1,7 @@
 """Claiming runs for a worker, fair by cost, and the upkeep of the lines they stand in."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,9 +14,16 @@ from tollway.record.database import Database
 LINES_MAX = 64
 """How many lines one claim looks at."""
 
+OLDEST_LINES = 16
+"""How many lines of each agent are looked at for the oldest waiting run."""
+
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A run this worker holds until its fence is raised: what it is, and how far its history has come."""
+    """A run this worker holds until its fence is raised: what it is, and how far its history has come.
+
+    Its line was charged `est_nano` over `weight`; `place` is its place there (µs since the epoch); `capped` says that
+    its tenant has a `max_running`, so that lines may be full until it ends.
+    """
 
     run_id: UUID
     fence: int
@@ -40,6 +47,10 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     key_id: str
     cancelled_by: str | None
     hooked: bool
+    weight: float
+    place: int
+    capped: bool
+    predicted_start_at: datetime | None = None
 
     @property
     def attempt(self) -> int:
@@ -49,12 +60,50 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought: runs, lines found empty (class, tenant), the lowest vtime seen, the lines looked at."""
+    """What a claim brought: runs, lines found empty (class, tenant), the lowest vtime seen, the lines looked at.
+
+    `more` says of a claim that fell short that there are open lines it did not look at; `filled` names the capped
+    tenants that have no room left now: their lines want turning.
+    """
 
     claims: list[Claim]
     empty: list[tuple[str, str]]
     low: float | None
     lines: int
+    more: bool = False
+    filled: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBounds:
+    """The most runs a claim may bring: by agent, by tenant (0 leaves its lines out), and of any other tenant.
+
+    An agent that is not named is not bounded, and nor is any other tenant by None.
+    """
+
+    agents: Mapping[str, int] = field(default_factory=dict)
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    other_tenant: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where an idle worker finds work: lanes with some; whether more than one tenant has keys or runs."""
+
+    lanes: list[str]
+    shared: bool
+
+
+@dataclass(slots=True)
+class LineCosts:
+    """What a line's runs cost: `due` beyond their charge, over the weight; `cost_nano` of the `runs` that ended."""
+
+    due: float = 0.0
+    runs: int = 0
+    cost_nano: float = 0.0
+
+
+UNBOUNDED = ClaimBounds()
 
 
 class Claims:
@@ -70,13 +119,29 @@ class Claims:
         self._worker = worker
         self._number = 0
 
-    async def claim(self, lane: str, floors: dict[str, float], wanted: int) -> Claimed:
-        """Claim up to `wanted` runs of a lane, in the classes (agents) of `floors`. Raises DatabaseUnavailable."""
+    @property
+    def worker(self) -> int:
+        """Whose claims they are: its process id."""
+        return self._worker
+
+    async def claim(self, lane: str, floors: dict[str, float], wanted: int, bounds: ClaimBounds = UNBOUNDED) -> Claimed:
+        """Claim up to `wanted` runs of a lane, in the classes (agents, one at least) of `floors`, within the bounds.
+
+        Raises DatabaseUnavailable.
+        """
         if failpoints.armed:
             failpoints.hit("claim.before")
         self._number = (self._number + 1) & 0xFFFF
         rows = await self._lazy.rows(
-            "claim_runs", self._worker, lane, list(floors), wanted, list(floors.values()), self._number, LINES_MAX
+            "claim_runs",
+            self._worker,
+            lane,
+            list(floors),
+            wanted,
+            list(floors.values()),
+            self._number,
+            LINES_MAX,
+            *_bound_columns(bounds, floors, wanted),
         )
         if failpoints.armed:
             failpoints.hit("claim.after")
@@ -86,11 +151,27 @@ class Claims:
             [(line[0], line[1]) for line in head["empty"] or ()],
             head["low"],
             head["lines"],
+            bool(head["more"]),
+            head["filled"] or (),
         )
 
-    async def lanes_with_work(self, lanes: Sequence[str], agents: Sequence[str]) -> list[str]:
-        """Of these lanes, those with something to claim."""
-        return [row[0] for row in await self._database.rows("lanes_with_work", list(lanes), list(agents))]
+    async def look_for_work(self, lanes: Sequence[str], agents: Sequence[str]) -> Work:
+        """Where these lanes have something to claim for these agents. Raises DatabaseUnavailable."""
+        row = await self._database.row("look_for_work", list(lanes), list(agents))
+        return Work(list(row["lanes"]), bool(row["shared"])) if row is not None else Work([], False)
+
+    async def oldest_at(self, lane: str, agents: Sequence[str]) -> float | None:
+        """When the oldest run at the heads of a lane's least served lines was due, epoch seconds; None: none waits."""
+        place = await self._database.value("oldest_place", lane, list(agents), OLDEST_LINES)
+        return None if place is None else place / 1e6
+
+    async def enter_classes(self, lanes: Sequence[str], agents: Sequence[str]) -> None:
+        """Let agents that nobody served before enter where service stands, at best before their runs are accepted."""
+        await self._database.rows("enter_classes", list(lanes), list(agents))
+
+    async def turn_capped(self, tenants: Sequence[str]) -> list[str]:
+        """Bring the lines of capped tenants in step with their room; returns the lanes that opened."""
+        return [row["opened"] for row in await self._lazy.rows("turn_capped", sorted(set(tenants)))]
 
     async def claim_alone(self, run_id: UUID) -> Claim | None:
         """Claim one run kept apart for a process of its own; None when somebody else has it or it has ended."""
@@ -112,16 +193,35 @@ class Claims:
                     connection, "idle_lines", lane, [row[0] for row in locked], [row[1] for row in locked]
                 )
 
-    async def true_up(self, costs: dict[tuple[str, str, str], float]) -> None:
-        """Add what runs cost beyond their estimate to their (lane, class, tenant) lines, nano-dollars."""
-        keys = list(costs)
+    async def true_up(self, costs: Mapping[tuple[str, str, str], LineCosts]) -> None:
+        """Tell lines, by (lane, class, tenant), what their runs really cost. Raises DatabaseUnavailable."""
+        keys = sorted(costs)  # rows are locked in order
+        told = [costs[key] for key in keys]
         await self._database.rows(
-            "true_up", [k[0] for k in keys], [k[1] for k in keys], [k[2] for k in keys], [costs[k] for k in keys]
+            "true_up",
+            [key[0] for key in keys],
+            [key[1] for key in keys],
+            [key[2] for key in keys],
+            [line.due for line in told],
+            [line.runs for line in told],
+            [float(line.cost_nano) for line in told],
         )
 
     async def raise_floor(self, lane: str, floors: dict[str, float]) -> None:
         """Remember how far service has come, so that a newcomer enters there."""
-        await self._database.rows("raise_floor", lane, list(floors), list(floors.values()))
+        classes = sorted(floors)
+        await self._database.rows("raise_floor", lane, classes, [floors[name] for name in classes])
+
+
+def _bound_columns(bounds: ClaimBounds, classes: Iterable[str], wanted: int) -> tuple[Any, ...]:
+    """The bounds as parameters; null where none binds, for the statement then does without."""
+    by_class = [min(wanted, bounds.agents.get(name, wanted)) for name in classes]
+    full = [tenant for tenant, most in bounds.tenants.items() if most <= 0]
+    near = {tenant: most for tenant, most in bounds.tenants.items() if 0 < most < wanted}
+    other = bounds.other_tenant
+    if other is None or other >= wanted:
+        other = wanted if near else None
+    return by_class if min(by_class) < wanted else None, full, list(near), list(near.values()), other
 
 
 def claim_from(row: Any) -> Claim:
@@ -152,4 +252,8 @@ _CLAIM_COLUMNS = (
     "key_id",
     "cancelled_by",
     "hooked",
+    "weight",
+    "place",
+    "capped",
+    "predicted_start_at",
 )

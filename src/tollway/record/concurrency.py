@@ -8,9 +8,9 @@ the keeper, and until then the newcomer just waits.
 from collections.abc import Sequence
 from uuid import UUID
 
-from tollway.domain.concurrency import CODE, QUEUE, Ousted, Rival, ousted
+from tollway.domain.concurrency import QUEUE, Ousted, Rival, ousted
 from tollway.domain.words import ActorKind
-from tollway.record.cancel import Cancellation, cancel_in
+from tollway.record.cancel import Cancellation, oust_runs
 from tollway.record.database import Database
 
 Key = tuple[str, str]
@@ -36,11 +36,11 @@ class ConcurrencyKeys:
             out = await self._ousted(keys)
             if not out:
                 break
-            done = await self._cancel(out, actor)
+            done = await oust_runs(self._database, out, actor)
             ended |= done.ended
             asked |= done.asked
             lanes |= done.lanes
-        return Cancellation(frozenset(ended), frozenset(asked), frozenset(lanes))
+        return Cancellation(frozenset(ended), frozenset(asked), lanes=frozenset(lanes))
 
     async def pressing(self, after: Key = FIRST_KEY) -> list[Key]:
         """A page of the keys for which runs wait that may have others cancelled, or be cancelled for them."""
@@ -70,13 +70,3 @@ class ConcurrencyKeys:
             rival = Rival(UUID(int=row["run_id"].int), row["policy"] or QUEUE, row["holds"], row["asked"])
             rivals.setdefault((row["tenant"], row["key"]), []).append(rival)
         return [gone for of_key in rivals.values() for gone in ousted(of_key)]
-
-    async def _cancel(self, out: Sequence[Ousted], actor: tuple[ActorKind, str]) -> Cancellation:
-        async with self._database.connection() as connection, connection.transaction():
-            return await cancel_in(
-                connection,
-                [gone.id for gone in out],
-                actor,
-                error=(CODE, [gone.message for gone in out]),
-                asked_by=[f"{actor[0]}:{actor[1]} for {gone.by}" for gone in out],
-            )

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 _RESEND_FIRST_S = 0.05
 _RESEND_MAX_S = 1.0
+_FLUSH_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,23 @@ class GroupCommit(Generic[Row, Result]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began_at = 0.0
         self._crowd = False
+        self._flush_s = 0.0
         self.flushes = 0
         self.rows = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def wait_s(self) -> float:
+        """How long a row handed in now would wait for its answer, by the last flushes and what stands before it.
+
+        A flush that hangs counts as long as it has lasted.
+        """
+        if not self._flights or self._loop is None:
+            return 0.0
+        rounds = 1 + len(self._waiting) // (self._options.rows_max * self._options.flights_max)
+        return max(rounds * self._flush_s, self._loop.time() - self._began_at)
 
     def put(self, row: Row) -> "asyncio.Future[Result]":
         """Hand in a row; the future ends when it is durable, or raises DatabaseUnavailable or the row's own fault."""
@@ -101,8 +114,10 @@ class GroupCommit(Generic[Row, Result]):
             self.flushes += 1
             self.rows += len(batch)
             await self._flush(batch)
+            took_s = loop.time() - began_at
+            self._flush_s += _FLUSH_WEIGHT * (took_s - self._flush_s)
             if self._on_flush is not None:
-                self._on_flush(len(batch), loop.time() - began_at)
+                self._on_flush(len(batch), took_s)
         # At once: until a done callback ran, a row handed in would count on a flight that looks at nothing any more.
         task = asyncio.current_task()
         if task is not None:

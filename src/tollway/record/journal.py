@@ -14,6 +14,7 @@ import msgspec
 
 from tollway import failpoints
 from tollway.domain.errors import Fenced
+from tollway.domain.gates import Gate
 from tollway.domain.llm import Usage
 from tollway.record.database import Database
 
@@ -108,7 +109,10 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leaving(msgspec.Struct, frozen=True, gc=False):
-    """A run given back to the queue, for `delay_s` or, None, at once; `errors` 1 when the attempt ended in an error."""
+    """A run given back to the queue, behind `gate` for `delay_s` or, None, at once.
+
+    `errors` is 1 when the attempt ended in an error.
+    """
 
     run_id: UUID
     fence: int
@@ -118,6 +122,7 @@ class Leaving(msgspec.Struct, frozen=True, gc=False):
     type: str
     data: str | None
     actor_kind: str = "worker"
+    gate: str = Gate.TIME
 
 
 Verdict = bool | Exception
@@ -201,6 +206,7 @@ class JournalRecord:
             [leaving.type for leaving in leavings],
             [leaving.data for leaving in leavings],
             [leaving.actor_kind for leaving in leavings],
+            [leaving.gate for leaving in leavings],
         )
         written = {row[0] for row in rows}
         return [leaving.run_id in written or Fenced(leaving.run_id) for leaving in leavings]

@@ -107,12 +107,6 @@ async def list_run_ids(database: Database, wanted: RunFilter, before: UUID | Non
     return await _ids(database, name, state, wanted, (before, limit))
 
 
-async def list_live_ids(database: Database, wanted: RunFilter, before: UUID | None, limit: int) -> list[UUID]:
-    """The same among runs that have not ended, whatever their state unless the filter names one."""
-    state = LIVE_STATE_NAMES.index(wanted.state) if wanted.state in LIVE_STATE_NAMES else None
-    return await _ids(database, "list_live_run_ids", state, wanted, (before, limit))
-
-
 async def _ids(
     database: Database, name: str, state: Any, wanted: RunFilter, page: tuple[UUID | None, int]
 ) -> list[UUID]:
@@ -121,8 +115,7 @@ async def _ids(
         name,
         wanted.tenant,
         before or _GREATEST,
-        _LEAST if wanted.created_after is None else floor_at(wanted.created_after),
-        _GREATEST if wanted.created_before is None else floor_at(wanted.created_before),
+        *id_bounds(wanted),
         wanted.agent,
         wanted.lane,
         state,
@@ -131,6 +124,14 @@ async def _ids(
         limit,
     )
     return [row[0] for row in rows]
+
+
+def id_bounds(wanted: RunFilter) -> tuple[UUID, UUID]:
+    """The ids that runs made within the filter's times can have: from the first on, below the second."""
+    return (
+        _LEAST if wanted.created_after is None else floor_at(wanted.created_after),
+        _GREATEST if wanted.created_before is None else floor_at(wanted.created_before),
+    )
 
 
 async def list_steps(database: Database, run_id: UUID, after_n: int, limit: int) -> list[dict[str, Any]]:

@@ -5,11 +5,12 @@ It is built by hand because every poll of every client passes here; a test compa
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 
+from tollway.domain.gates import Blocked, Gate
 from tollway.domain.money import NANO
 
 RunRow = Sequence[Any]
@@ -19,12 +20,6 @@ LIVE_STATE_NAMES = ("queued", "running", "waiting", "parked")
 """What `queue.state` means."""
 
 PARKED = LIVE_STATE_NAMES.index("parked")
-
-KEY_GATE = "key"
-"""The gate of a run that waits for its concurrency key."""
-
-PLACE_PER_S = 1_000_000
-"""`queue.place` is database time in microseconds since the epoch."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -55,22 +50,33 @@ def usd_text(nano: int) -> str:
     return f"{sign}{whole}.{rest:09d}".rstrip("0").rstrip(".")
 
 
-def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
-    """The run's JSON. `tenant_paused` explains why a queued run does not start."""
+class Standing(Protocol):
+    """What holds queued runs back beside their own gates, as far as this process knows."""
+
+    def paused(self, tenant: str) -> bool:
+        """Whether the tenant's runs are held back."""
+
+    def class_blocked(self, agent: str) -> Blocked | None:
+        """Why no run of an agent is started just now, whoever's it is."""
+
+
+def run_json(row: RunRow, standing: Standing | None = None) -> bytes:
+    """The run's JSON. Without `standing`, it is told only of its own gate why it does not start."""
     # fmt: off
     (run_id, tenant, agent, version, lane, input_, metadata, created_at, predicted_start_at, replay_of,
      state, output, error_code, error_message, ended_at, degraded,
-     live_state, gate, place, attempt, started_at,
-     llm_calls, steps, tool_calls, input_tokens, output_tokens, cached_tokens, cost_nano, concurrency_key) = row
+     live_state, gate, attempt, started_at,
+     llm_calls, steps, tool_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
+     opens_at, concurrency_key, full) = row
     # fmt: on
     text = str(run_id)
     blocked = b"null"
     if state is None:
         state = LIVE_STATE_NAMES[live_state or 0]
-        if gate == KEY_GATE:
-            gate = f"{KEY_GATE}:{concurrency_key}"
-        if gate is not None or (tenant_paused and not live_state):
-            blocked = blocked_json(gate, place, tenant, parked=live_state == PARKED)
+        if gate is not None:
+            blocked = blocked_json(_gated(gate, opens_at, concurrency_key, parked=live_state == PARKED))
+        elif not live_state and standing is not None:
+            blocked = blocked_json(held_back(standing, tenant, agent, full=bool(full)))
     return _RUN % (
         text.encode(),
         _json(tenant),
@@ -102,13 +108,30 @@ def run_json(row: RunRow, *, tenant_paused: bool = False) -> bytes:
     )
 
 
-def blocked_json(gate: str | None, place: int | None, tenant: str, *, parked: bool = False) -> bytes:
-    """Why a run may not be claimed: its own gate, else its paused tenant. A parked one waits for capacity."""
-    if gate is None:
-        return _json({"reason": "tenant", "key": tenant, "until": None})
+def held_back(standing: Standing, tenant: str, agent: str, *, full: bool = False) -> Blocked | None:
+    """What holds a queued run back that no gate of its own does; `full` where its tenant has as many as may run."""
+    if standing.paused(tenant):
+        return Blocked("tenant", tenant)
+    if full:
+        return Blocked("max_running", tenant)
+    return standing.class_blocked(agent)
+
+
+def blocked_json(blocked: Blocked | None) -> bytes:
+    """Why a run may not be claimed, as JSON."""
+    if blocked is None:
+        return b"null"
+    until = None if blocked.until is None else rfc3339_epoch(blocked.until)
+    return _json({"reason": blocked.reason, "key": blocked.key, "until": until})
+
+
+def _gated(gate: str, opens_at: datetime | None, concurrency_key: str | None, *, parked: bool) -> Blocked:
     reason, _, key = gate.partition(":")
-    until = rfc3339_epoch(place / PLACE_PER_S) if reason == "time" and place is not None else None
-    return _json({"reason": "capacity" if parked and reason == "time" else reason, "key": key or None, "until": until})
+    if reason == Gate.KEY:
+        key = concurrency_key or ""
+    elif parked and reason == Gate.TIME:  # as the version before parks
+        reason = Gate.CAPACITY
+    return Blocked(reason, key or None, None if opens_at is None else opens_at.timestamp())
 
 
 def run_is_final(row: RunRow) -> bool:

@@ -99,7 +99,8 @@ class SettingsSync:
         self.snapshot = SettingsSnapshot()
         self.processes: list[LiveProcess] = []
         self.workers: list[LiveProcess] = []
-        self._facts = facts
+        self._facts = [facts]
+        self._on_processes: list[Callable[[], None]] = []
         self._process_id = 0
         self._fresh_until = 0.0
         self._stopping = False
@@ -125,6 +126,14 @@ class SettingsSync:
     def on_change(self, listener: Callable[[SettingsSnapshot], None]) -> None:
         """Call `listener` with every new snapshot."""
         self._listeners.append(listener)
+
+    def tell(self, facts: Callable[[], dict[str, Any]]) -> None:
+        """Have every beat tell these as well."""
+        self._facts.append(facts)
+
+    def on_processes(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `processes` and `workers` were read anew."""
+        self._on_processes.append(listener)
 
     async def start(self) -> None:
         """Register, read, and keep reading. Raises DatabaseUnavailable."""
@@ -194,6 +203,8 @@ class SettingsSync:
                 await self._read_and_beat(force=forced)
                 self.processes = await live_processes(self._database, "api", "worker", "keeper")
                 self.workers = [process for process in self.processes if process.role == "worker"]
+                for listener in self._on_processes:
+                    listener()
                 pause_s = self._pause()
             except DatabaseUnavailable:
                 await asyncio.sleep(
@@ -216,7 +227,7 @@ class SettingsSync:
             self._fresh_until = asked_at + self._options.lease_ttl_s
 
     async def _beat(self) -> int:
-        facts = self._facts()
+        facts = {name: fact for told in self._facts for name, fact in told().items()}
         if self._process_id:
             try:
                 return await beat_process(

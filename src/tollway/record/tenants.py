@@ -32,11 +32,22 @@ class TenantRecord:
     weight: float
     paused: bool
     document: dict[str, Any]
+    runs_per_s: float | None = None
+    max_queued: int | None = None
+    max_running: int | None = None
+    tokens_per_min: int | None = None
+    tokens_per_day: int | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it has a quota of tokens."""
+        return self.tokens_per_min is not None or self.tokens_per_day is not None
 
 
 def tenant_record(row: asyncpg.Record) -> TenantRecord:
     """A row of `list_tenants` as a record."""
-    return TenantRecord(row["id"], row["weight"], row["paused"], _document(row))
+    quotas = (row[name] for name in ("runs_per_s", "max_queued", "max_running", "tokens_per_min", "tokens_per_day"))
+    return TenantRecord(row["id"], row["weight"], row["paused"], _document(row), *quotas)
 
 
 async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool, int]:

@@ -1,9 +1,11 @@
 """What the keeper does to the record: opens gates, expires, reaps, makes and drops partitions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.cancel import Cancellation, Ended, end_queued_runs
 from tollway.record.concurrency import FIRST_KEY, ConcurrencyKeys, Key
@@ -16,9 +18,12 @@ NOBODY = Cancellation(frozenset(), frozenset())
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When the keeper is needed next, epoch seconds; None: not by what stands there now."""
+    """When the keeper is needed next, epoch seconds: by gate when the first of those behind it is due.
 
-    opens_at: float | None
+    `expires_at` is the next expiry; None: not by what stands there now.
+    """
+
+    opens: dict[str, float]
     expires_at: float | None
 
 
@@ -45,15 +50,22 @@ class Upkeep:
         return [tuple(row) for row in await self._database.rows("list_beats")]
 
     async def due(self) -> Due:
-        """When the next gate of time opens and the next run expires."""
-        row = await self._database.row("next_due")
-        return Due(row["opens_at"], row["expires_at"]) if row else Due(None, None)
+        """When each gate opens next, and when the next run expires."""
+        at = {row["gate"]: row["at"] for row in await self._database.rows("next_due")}
+        expires_at = at.pop(None, None)
+        return Due({gate: opens_at for gate, opens_at in at.items() if opens_at is not None}, expires_at)
 
-    async def open_gates(self) -> list[str]:
-        """Open what is due; returns the lanes with news."""
-        rows = await self._database.rows("open_due", DUE_MAX, str(self._keeper_id))
-        self._due_keys += [key for row in rows if row["keys"] for key in zip(row["tenants"], row["keys"], strict=True)]
-        return [row["lane"] for row in rows]
+    async def open_gates(self, openings: Iterable[Opening] = (Opening(Gate.TIME),)) -> list[str]:
+        """Let runs through these gates; returns the lanes with news."""
+        lanes: dict[str, None] = {}
+        for opening in openings:
+            rows = await self._database.rows(
+                "open_due", opening.most, str(self._keeper_id), opening.gate, opening.early
+            )
+            lanes.update(dict.fromkeys(row["lane"] for row in rows))
+            wanted = [row for row in rows if row["keys"]]
+            self._due_keys += [key for row in wanted for key in zip(row["tenants"], row["keys"], strict=True)]
+        return list(lanes)
 
     async def settle_due_keys(self) -> Cancellation:
         """Cancel whoever must go for runs that were due, or those for the others of their key."""
@@ -70,7 +82,7 @@ class Upkeep:
         done = await self._keys.settle(pressing, self._actor) if pressing else NOBODY
         last, lanes = await self._keys.mend(self._looked_through)
         self._looked_through = last or FIRST_KEY
-        return Cancellation(done.ended, done.asked, done.lanes | lanes)
+        return Cancellation(done.ended, done.asked, lanes=done.lanes | lanes)
 
     async def expire(self) -> Ended:
         """End what no worker holds and whose time is over."""
@@ -83,6 +95,11 @@ class Upkeep:
         """Take back a dead worker's runs: (run, lane, how often it lost its worker)."""
         rows = await self._database.rows("reap_worker", process_id, str(self._keeper_id))
         return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
+
+    async def open_full(self) -> list[str]:
+        """Open the full lines of capped tenants that have room again; returns the lanes with news."""
+        tenants = [row["tenant"] for row in await self._database.rows("find_full")]
+        return [row["opened"] for row in await self._database.rows("turn_capped", sorted(tenants))] if tenants else []
 
     async def orphans(self) -> list[int]:
         """Workers without a row that runs still hang on."""
@@ -125,12 +142,15 @@ class Upkeep:
                 gone.append(f"{noun}_{row['stamp']}")
         return gone
 
-    async def forget_old(self, dead_letter_days: int) -> None:
-        """Forget idempotency keys and dead letters past their time."""
-        while len(await self._database.rows("drop_old_idempotency", FORGET_MAX)) == FORGET_MAX:
-            pass
-        if dead_letter_days:
-            await self._database.rows("drop_old_dead_letters", dead_letter_days)
+    async def sweep_quotas(self) -> None:
+        """Take away what was counted against quotas of minutes and days that are over."""
+        await self._database.rows("sweep_quota_use")
+
+    async def forget_old(self) -> None:
+        """Forget idempotency keys past their time, and dead letters whose runs are gone."""
+        for name in ("drop_old_idempotency", "drop_old_dead_letters"):
+            while len(await self._database.rows(name, FORGET_MAX)) == FORGET_MAX:
+                pass
 
     @property
     def _actor(self) -> tuple[ActorKind, str]:

@@ -6,14 +6,18 @@ stood in the way of others, else only after they stayed empty, since most fill a
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.queue.shares import room
-from tollway.record.claims import LINES_MAX, Claim, Claimed, Claims
+from tollway.queue.ageing import aged_lanes, lane_order
+from tollway.queue.bulkheads import Bulkheads, Held
+from tollway.queue.shares import Slots
+from tollway.record.claims import Claim, ClaimBounds, Claimed, Claims
+from tollway.runtime.doors import Doors, OpenDoors
+from tollway.runtime.floors import Floor
 from tollway.telemetry.logs import get_logger
 
 log = get_logger("claimer")
@@ -21,30 +25,36 @@ log = get_logger("claimer")
 PACE_S = 0.008
 BATCH_MAX = 100
 EMPTY_FOR_S = 2.0
-FLOOR_LAG_S = 2.0
-WHOLE_EVERY_S = 1.0
+AGE_EVERY_S = 1.0
 RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimerOptions:
-    """What a worker claims: its lanes in order of precedence with their shares of its slots, and its agents."""
+    """What a worker claims: its lanes in order of precedence with their shares of its slots, and its agents.
+
+    `doors` say which agents' runs may start just now, `bulkheads` what one agent or tenant may hold; work of a lane
+    that has waited longer than its `age_after_s` goes first every other time.
+    """
 
     lanes: tuple[str, ...]
     shares: dict[str, float]
     slots: int
     agents: tuple[str, ...]
+    doors: Doors = field(default_factory=OpenDoors)
+    bulkheads: Bulkheads = field(default_factory=Bulkheads)
+    age_after_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Claimer:
-    """Claims for one worker and hands each claim batch to `take`."""
+    """Claims for one worker and hands each claim batch to `take`, which adds it to `held`."""
 
     def __init__(
         self,
         claims: Claims,
         clock: Clock,
         options: ClaimerOptions,
-        running: dict[str, int],
+        held: Held,
         take: Callable[[Sequence[Claim]], None],
         poll_s: Callable[[], float],
     ) -> None:
@@ -53,14 +63,19 @@ class Claimer:
         self._claims = claims
         self._clock = clock
         self._options = options
-        self._running = running
+        self._held = held
         self._take = take
         self._wake = asyncio.Event()
         self._hungry: set[str] = set(options.lanes)
         self._backlogged: set[str] = set()
-        self._floors = {lane: _Floor(options.agents) for lane in options.lanes}
+        self._slots = Slots(options.slots, options.shares)
+        self._floors = {lane: Floor() for lane in options.lanes}
         self._empty_since: dict[tuple[str, str, str], float] = {}
-        self._poll_at = clock.monotonic() + poll_s()
+        self._oldest_at: dict[str, float] = {}
+        self._age_at = dict.fromkeys(options.lanes, 0.0)
+        self._turn = 0
+        self._shared = False
+        self._poll_at = 0.0
         self._stopping = False
 
     def news(self, lanes: str) -> None:
@@ -81,6 +96,7 @@ class Claimer:
 
     async def run(self) -> None:
         """Claim until stopped."""
+        self._poll_at = self._clock.monotonic() + self._poll_s()
         while not self._stopping:
             try:
                 await self._round()
@@ -96,7 +112,9 @@ class Claimer:
     async def _round(self) -> None:
         hungry, self._hungry = self._hungry, set()
         self._wake.clear()
-        for lane in self._options.lanes:
+        self._turn += 1
+        aged = aged_lanes(self._oldest_at, self._options.age_after_s, self._clock.now())
+        for lane in lane_order(self._options.lanes, aged, self._turn):
             if lane in hungry and not self._stopping:
                 await self._claim(lane)
 
@@ -113,93 +131,102 @@ class Claimer:
         now = self._clock.monotonic()
         if now >= self._poll_at:
             self._poll_at = now + self._poll_s() * random.uniform(0.75, 1.25)
-            options = self._options
-            self._hungry.update(await self._claims.lanes_with_work(options.lanes, options.agents))
+            work = await self._claims.look_for_work(self._options.lanes, self._options.agents)
+            self._hungry.update(work.lanes)
+            self._shared = work.shared
 
     @property
     def _busy(self) -> bool:
-        return sum(self._running.values()) > BATCH_MAX // 4
+        return sum(self._held.lanes.values()) > BATCH_MAX // 4
 
     async def _claim(self, lane: str) -> None:
-        wanted = min(BATCH_MAX, room(lane, self._running, self._options.shares, self._options.slots))
-        if wanted == 0:
+        room = self._slots.room(lane, self._held.lanes, self._clock.monotonic())
+        if room == 0:
             self._backlogged.add(lane)
+            await self._note_age(lane)
+            return
+        wanted = min(BATCH_MAX, room)
+        bounds, bulging = self._bounds(lane, room)
+        agents = [agent for agent in self._options.agents if bounds.agents.get(agent) != 0]
+        if not agents:
+            self._note_short(lane, bulging=bulging)
             return
         floor = self._floors[lane]
-        floors = floor.at(self._clock.monotonic())
-        claimed = await self._claims.claim(lane, floors, wanted)
+        floors = floor.at(self._clock.monotonic(), agents)
+        claimed = await self._claims.claim(lane, floors, wanted, bounds)
         if claimed.claims:
             self._take(claimed.claims)
-        if len(claimed.claims) == wanted:
+            self._slots.saw(self._held.lanes, self._clock.monotonic())
+        full = len(claimed.claims) == wanted
+        if full:
             self._backlogged.add(lane)
             self._hungry.add(lane)
-        elif any(floors.values()):  # there may be more below the floor
+            self._oldest_at[lane] = min(claim.place for claim in claimed.claims) / 1e6
+        elif claimed.more:  # below the floor, or another worker claimed from them just now
             floor.short()
+            self._backlogged.add(lane)
             self._hungry.add(lane)
         else:
-            self._backlogged.discard(lane)
-        if claimed.low is not None:
+            self._note_short(lane, bulging=bulging)
+        if claimed.low is not None and len(agents) == len(self._options.agents):
             await self._keep_floor(lane, floor, claimed.low)
-        await self._close_empty(lane, claimed, full=len(claimed.claims) == wanted)
+        if claimed.filled:
+            await self._claims.turn_capped(claimed.filled)
+        await self._close_empty(lane, claimed)
 
-    async def _keep_floor(self, lane: str, floor: "_Floor", low: float) -> None:
+    def _bounds(self, lane: str, room: int) -> tuple[ClaimBounds, bool]:
+        """The most that a claim may bring by agent and tenant; and whether it is held runs of this worker that say so.
+
+        A class behind a closed door gets 0, and is not looked at at all.
+        """
+        options, held = self._options, self._held
+        agents = dict.fromkeys(options.agents, room)
+        if len(agents) > 1:
+            agents = held.agents_room(lane, options.agents, room, options.bulkheads.agent_share_max)
+        bulging = any(most < room for most in agents.values())
+        for agent in options.agents:
+            behind_door = options.doors.room(lane, agent)
+            if behind_door is not None:
+                agents[agent] = min(agents[agent], max(0, behind_door))
+        if not self._shared:
+            return ClaimBounds(agents), bulging
+        tenants = held.tenants_room(lane, room, options.bulkheads.tenant_share_max)
+        other = held.newcomer_room(lane, room, options.bulkheads.tenant_share_max)
+        return ClaimBounds(agents, tenants, other), bulging or bool(tenants) or other < room
+
+    def _note_short(self, lane: str, *, bulging: bool) -> None:
+        """All that could be claimed was; what waits behind this worker's own runs goes on when one of them ends."""
+        self._oldest_at.pop(lane, None)
+        if bulging and self._held.lanes[lane]:
+            self._backlogged.add(lane)
+        else:
+            self._backlogged.discard(lane)
+
+    async def _note_age(self, lane: str) -> None:
+        """A lane that gets no slot brings no runs that tell how long its work has waited: look, now and then."""
+        now = self._clock.monotonic()
+        if lane in self._options.age_after_s and now >= self._age_at[lane]:
+            self._age_at[lane] = now + AGE_EVERY_S
+            oldest_at = await self._claims.oldest_at(lane, self._options.agents)
+            if oldest_at is None:
+                self._oldest_at.pop(lane, None)
+            else:
+                self._oldest_at[lane] = oldest_at
+
+    async def _keep_floor(self, lane: str, floor: Floor, low: float) -> None:
         raised = floor.saw(low, self._clock.monotonic())
         if raised is not None:
             await self._claims.raise_floor(lane, dict.fromkeys(self._options.agents, raised))
 
-    async def _close_empty(self, lane: str, claimed: Claimed, *, full: bool) -> None:
+    async def _close_empty(self, lane: str, claimed: Claimed) -> None:
         now = self._clock.monotonic()
         found = {(lane, *line) for line in claimed.empty}
         for claim in claimed.claims:
             self._empty_since.pop((lane, claim.agent, claim.tenant), None)
         for line in found:
             self._empty_since.setdefault(line, now)
-        in_the_way = claimed.lines >= LINES_MAX and not full
-        due = [line for line in found if in_the_way or now - self._empty_since[line] >= EMPTY_FOR_S]
+        due = [line for line in found if claimed.more or now - self._empty_since[line] >= EMPTY_FOR_S]
         if due:
             await self._claims.mark_idle(lane, sorted((line[1], line[2]) for line in due))
             for line in due:
                 self._empty_since.pop(line, None)
-            if in_the_way:
-                self._hungry.add(lane)
-
-
-class _Floor:
-    """The lowest virtual time seen two seconds ago: below it the index holds mostly dead entries, so it is not read.
-
-    Once a second, and whenever a claim came back short, the whole index is read, so that a line below the floor (a
-    newcomer's, or one that was charged too much at first) is never overlooked for longer.
-    """
-
-    def __init__(self, agents: Sequence[str]) -> None:
-        self._agents = agents
-        self._floor = 0.0
-        self._next = 0.0
-        self._next_since = 0.0
-        self._whole_at = 0.0
-        self._written = 0.0
-        self._written_at = 0.0
-
-    def at(self, now: float) -> dict[str, float]:
-        """The floor to claim with, by class."""
-        if now >= self._whole_at:
-            self._whole_at = now + WHOLE_EVERY_S
-            return dict.fromkeys(self._agents, 0.0)
-        if now - self._next_since >= FLOOR_LAG_S:
-            self._floor, self._next, self._next_since = self._next, float("inf"), now
-            if self._floor == float("inf"):
-                self._floor = 0.0
-        return dict.fromkeys(self._agents, self._floor)
-
-    def short(self) -> None:
-        """A claim brought less than was wanted: look at everything next time."""
-        self._whole_at = 0.0
-
-    def saw(self, low: float, now: float) -> float | None:
-        """Take note of the lowest time seen; returns it when it is worth writing down for newcomers."""
-        self._next = min(self._next, low)
-        self._floor = min(self._floor, low)
-        if low > self._written and now - self._written_at >= WHOLE_EVERY_S:
-            self._written, self._written_at = low, now
-            return low
-        return None

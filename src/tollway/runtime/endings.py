@@ -17,7 +17,7 @@ from tollway.domain.outcomes import (
     Succeeded,
 )
 from tollway.runtime.executor import Execution
-from tollway.runtime.registry import fingerprint
+from tollway.runtime.fingerprints import fingerprint
 
 
 async def write_ending(execution: Execution, outcome: Outcome) -> bool:
@@ -55,8 +55,9 @@ async def _write(execution: Execution, outcome: Outcome) -> None:
         case RetryAt(delay_s, code, message):
             data = _why(code, message, reason="error", delay_s=round(delay_s, 3))
             await journal.leave("retried", data, delay_s, errors=1)
-        case Parked(delay_s, code, message):
-            await journal.leave("parked", _why(code, message, delay_s=round(delay_s, 3)), delay_s, errors=0)
+        case Parked(delay_s, code, message, gate):
+            data = _why(code, message, gate=gate, delay_s=round(delay_s, 3))
+            await journal.leave("parked", data, delay_s, errors=0, gate=gate)
         case HandedBack():
             await journal.leave("handed_back", attempt, None, errors=0)
         case Abandoned():

@@ -5,7 +5,6 @@ does, that outcome stands.
 """
 
 import asyncio
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -19,6 +18,7 @@ from tollway.domain.outcomes import Abandoned, Dead, Expired, Failed, HandedBack
 from tollway.domain.texts import storable
 from tollway.record.claims import Claim
 from tollway.runtime.backoff import retry_delay_s
+from tollway.runtime.fingerprints import own_frame, place_of
 from tollway.runtime.journal import RunJournal
 from tollway.runtime.registry import AgentSpec
 from tollway.runtime.run import Run, RunServices
@@ -42,6 +42,7 @@ class Execution:
         self.spec = spec
         self.journal = journal
         self.place = ""
+        self.began_at = clock.monotonic()
         self._clock = clock
         self._services = services
         self._task: asyncio.Task[Any] | None = None
@@ -128,6 +129,8 @@ class Execution:
     def _time_out(self, timeout_s: float) -> None:
         # the deadline was the nearer bound, whatever a clock that was set meanwhile says of it now
         expired = timeout_s < self.spec.timeout_s
+        if not expired:
+            self.journal.timed_out_s = timeout_s
         self.stop(
             Expired() if expired else self._another_attempt("timeout", f"the attempt took longer than {timeout_s:g} s")
         )
@@ -143,8 +146,8 @@ class Execution:
         return self._judge(error)
 
     def _judge(self, error: BaseException) -> Outcome:
-        frame = _own_frame(error)
-        self.place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" if frame else ""
+        frame = own_frame(error)
+        self.place = place_of(frame)
         match error:
             case Fenced():
                 return Abandoned()
@@ -189,9 +192,3 @@ class Execution:
 
 def _shorten(text: str) -> str:
     return storable(text, _MESSAGE_MAX)
-
-
-def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """Where the error came from, in the agent's own code: the last frame outside Tollway."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame for frame in reversed(frames) if "/tollway/" not in frame.filename), None)

@@ -10,6 +10,7 @@ Calls over the wire come in any order, so they are found by what they ask (`wire
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -18,6 +19,7 @@ import msgspec
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, LlmError
+from tollway.domain.gates import Gate
 from tollway.domain.llm import Usage
 from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
@@ -79,6 +81,7 @@ class RunJournal:
 
     `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
     `comes_back` says that, or that the attempt was stopped to be made again: half an answer is none then.
+    `timed_out_s` is how long the attempt had, once that is over; `first_tier` whose capacity the run needed first.
     """
 
     def __init__(
@@ -89,6 +92,8 @@ class RunJournal:
         self.mismatch: JournalMismatch | None = None
         self.hands_off = False
         self.comes_back = False
+        self.first_tier: str | None = None
+        self.timed_out_s: float | None = None
         self.on_park: Callable[[Parked], None] | None = None
         self.degraded: list[str] = []
         self.version = f"{claim.agent}@{claim.version}"
@@ -204,15 +209,21 @@ class RunJournal:
         step.begun = True
 
     async def stand_by(self, error: LlmError) -> None:
-        """No capacity for a step: the run parks until there may be some, unless other calls of it are under way.
+        """No capacity for a step: as `stand_aside`, behind the gate of its tier."""
+        self.first_tier = self.first_tier or error.tier
+        gate = Gate.CAPACITY.before(error.tier or "")
+        await self.stand_aside(Parked(error.retry_after_s or 1.0, error.code, str(error), gate))
+
+    async def stand_aside(self, parked: Parked) -> None:
+        """A step cannot be done now: the run parks until it may be, unless other calls of it are under way.
 
         Returns after a moment in that case, to be asked again; else never, for the attempt ends.
         """
-        wait_s = min(max(error.retry_after_s or 1.0, PARK_MIN_S), PARK_MAX_S)
+        wait_s = min(max(parked.delay_s, PARK_MIN_S), PARK_MAX_S)
         if self.on_park is None or any(not (step.found or step.left) for step in self._open_steps.values()):
             await asyncio.sleep(min(wait_s, 1.0))
             return
-        self.on_park(Parked(wait_s, error.code, str(error)))
+        self.on_park(replace(parked, delay_s=wait_s))
         await asyncio.Future()
 
     def stood_on(self, rungs: Sequence[str]) -> None:
@@ -261,14 +272,18 @@ class RunJournal:
         write.facts.append(final)
         await self._writer.endings.put(Ending(write=write, ended_at=final.at, degraded=tuple(self.degraded), **ending))
 
-    async def leave(self, kind: str, data: str | None, delay_s: float | None, errors: int) -> None:
-        """Give the run back to the queue. Raises Fenced."""
+    async def leave(
+        self, kind: str, data: str | None, delay_s: float | None, errors: int, gate: str = Gate.TIME
+    ) -> None:
+        """Give the run back to the queue, behind a gate if there is a delay. Raises Fenced."""
         await self._flush()
         self._end_open_steps(begun=False)
         await self._flush()
         self._closed = True
         claim = self.claim
-        await self._writer.leavings.put(Leaving(claim.run_id, claim.fence, self._next_seq, delay_s, errors, kind, data))
+        await self._writer.leavings.put(
+            Leaving(claim.run_id, claim.fence, self._next_seq, delay_s, errors, kind, data, gate=gate)
+        )
 
     def fact(self, kind: str, data: str | None, actor_kind: str = "worker", actor_id: str | None = None) -> Fact:
         """An event of now, to be handed to `end`."""

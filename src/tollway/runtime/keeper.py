@@ -1,4 +1,4 @@
-"""The keeper: one elected process that opens gates of time, expires, reaps the dead, keeps partitions and the cache.
+"""The keeper: one elected process that opens gates, expires, reaps the dead, keeps partitions and the cache.
 
 Every tick is safe to repeat and safe to run twice at once; the election only spares the work.
 """
@@ -12,7 +12,9 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import AnswerStore
 from tollway.hotstate.broadcast import Broadcast
+from tollway.llm.breakers.news import DEPENDENCIES, read_told
 from tollway.queue.beats import Beat, BeatWatch
+from tollway.queue.reopening import Reopening
 from tollway.record.cancel import Ended, tell_cancelled
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
@@ -51,6 +53,7 @@ class Keeper:
         self._clock = clock
         self._options = options
         self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
+        self._reopening = Reopening()
         self._elected_until = 0.0
         self._orphans_at = 0.0
         self._term_s = min(TERM_MAX_S, TERM_LOOKS * options.look_every_s)
@@ -64,6 +67,7 @@ class Keeper:
             return
         loop = asyncio.get_running_loop()
         self._broadcast.subscribe("due", lambda _: self._wake.set())
+        self._broadcast.subscribe(DEPENDENCIES.channel, self._heard_of_dependency)
         self._tasks = [
             loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
             loop.create_task(self._keep_times(), name="times"),
@@ -109,6 +113,7 @@ class Keeper:
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
+            await self._open_full()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
             tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
         if now >= self._partitions_at:
@@ -124,6 +129,7 @@ class Keeper:
         log.warning("worker.lost", worker=process_id, runs=len(taken))
         for lane in {lane for _, lane, _ in taken}:
             self._broadcast.publish("queue", lane)
+        await self._open_full()
         for run_id, _, _ in taken:
             self._broadcast.publish("run", str(run_id))
         if any(lost >= 2 for _, _, lost in taken):
@@ -134,6 +140,11 @@ class Keeper:
         calls = await self._upkeep.end_lost_wire_calls()
         if calls:
             log.warning("wire_calls.lost", calls=calls)
+
+    async def _open_full(self) -> None:
+        """Lines that a dead worker, or one that was cut off, left full though their tenant has room."""
+        for lane in await self._upkeep.open_full():
+            self._broadcast.publish("queue", lane)
 
     async def _bury_poison(self) -> None:
         buried = await self._upkeep.bury_poison()
@@ -152,7 +163,7 @@ class Keeper:
         gone = await self._upkeep.drop_partitions(self._options.keep_days)
         if gone:
             log.info("partitions.dropped", partitions=",".join(gone))
-        await self._upkeep.forget_old(self._options.keep_days.get("run", 0))
+        await self._upkeep.forget_old()
 
     async def _keep_answers(self) -> None:
         await asyncio.sleep(
@@ -162,6 +173,7 @@ class Keeper:
 
     async def _sweep_answers(self) -> None:
         await self._answers.sweep(self._options.answers_bytes_max)
+        await self._upkeep.sweep_quotas()
 
     async def _keep_times(self) -> None:
         """Open gates and expire runs when they are due: sleep until then, or until news of an earlier moment."""
@@ -184,12 +196,22 @@ class Keeper:
         """Do what is due; returns the seconds until the next."""
         due = await self._upkeep.due()
         now = self._clock.now()
-        if due.opens_at is not None and due.opens_at <= now:
-            for lane in set(await self._upkeep.open_gates()):
+        openings = self._reopening.openings(due.opens, now)
+        if openings:
+            for lane in await self._upkeep.open_gates(openings):
                 self._broadcast.publish("queue", lane)
             tell_cancelled(self._broadcast, await self._upkeep.settle_due_keys())
             return 0.0
         if due.expires_at is not None and due.expires_at <= now:
             self._tell_ended(await self._upkeep.expire())
             return 0.0
-        return min((at - now for at in (due.opens_at, due.expires_at) if at is not None), default=60.0)
+        moments = (self._reopening.next_at(due.opens, now), due.expires_at)
+        return min((at - now for at in moments if at is not None), default=60.0)
+
+    def _heard_of_dependency(self, message: str) -> None:
+        told = read_told(message)
+        if told is not None and told.state == "open":
+            self._reopening.shut(told.name, told.until)
+        elif told is not None and told.state == "ramping":
+            self._reopening.well(told.name, self._clock.now())
+            self._wake.set()

@@ -1,6 +1,5 @@
 """The registry of agents: what `@tollway.agent` knows about a function, typed at both ends."""
 
-import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,6 +10,7 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from tollway.domain.errors import ConfigError
+from tollway.runtime.dependencies import checked_dependency
 
 AgentFunction = Callable[..., Awaitable[Any]]
 Decorated = TypeVar("Decorated", bound=AgentFunction)
@@ -114,6 +114,7 @@ def agent(
     def register(target: AgentFunction) -> AgentFunction:
         spec = _specify(target, name or target.__name__, version)
         _check(spec.name, timeout, max_attempts, priority_s)
+        _check_requires(spec.name, requires)
         registry.add(
             AgentSpec(
                 spec.name,
@@ -177,10 +178,15 @@ def _check(name: str, timeout: float, max_attempts: int, priority_s: float) -> N
         raise ConfigError(f"agent {name}: priority_s", priority_s, "must be at most a day")
 
 
+def _check_requires(name: str, requires: Sequence[str]) -> None:
+    if isinstance(requires, str):
+        raise ConfigError(f"agent {name}: requires", requires, f'must be a list: requires=["{requires}"]')
+    for dependency in requires:
+        try:
+            checked_dependency(dependency)
+        except ValueError as error:
+            raise ConfigError(f"agent {name}: requires", dependency, str(error)) from None
+
+
 def _home(function: AgentFunction) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def fingerprint(agent_name: str, code: str, place: str) -> str:
-    """What groups dead letters: the same error of the same agent at the same place."""
-    return hashlib.sha256(f"{agent_name}\n{code}\n{place}".encode()).hexdigest()[:16]

@@ -155,6 +155,8 @@ class Run:
         *args: Any,
         cache_ttl: float | None = None,
         on_unknown: str = "retry",
+        dependency: str | None = None,
+        optional: bool = False,
     ) -> Coroutine[Any, Any, Any]:
         """Journal a function: it runs once, and a replay returns what it returned (as JSON carries it).
 
@@ -163,8 +165,13 @@ class Run:
 
         With `cache_ttl` (seconds) what it returned is given again meanwhile, to every run of this tenant and this
         version of the agent that asks for the task of this name with the same arguments, which must be JSON.
+
+        `dependency` names the service that the function calls. What becomes of the calls feeds its breaker; while that
+        is open the run parks here, or, where the task is `optional`, goes on without it: the task is skipped, and None
+        returned.
         """
-        return self._services.tasks.do(self._journal, Task(name, fn, args, on_unknown, cache_ttl))
+        task = Task(name, fn, args, on_unknown, cache_ttl, dependency, optional)
+        return self._services.tasks.do(self._journal, task)
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
         """Await several at once; results in order. Each branch numbers its own steps, so that a replay fits.

@@ -42,16 +42,20 @@ decode_recorded = msgspec.json.Decoder(Recorded).decode
 
 
 class StepBooks:
-    """Implements `llm.books.Books` for one step. `returns` is the type that its answer must fit, None for any text.
+    """Implements `llm.books.Books` for one step. `tier` is what it asks, `returns` the type that its
+    answer must fit, None for any text.
 
     After a call that came back, `recorded` is what the journal has of it.
     """
 
-    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "recorded")
+    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "_tier", "recorded")
 
-    def __init__(self, journal: RunJournal, step: Step, returns: Any, ids: IdMaker, metrics: Metrics) -> None:
+    def __init__(
+        self, journal: RunJournal, step: Step, tier: str, returns: Any, ids: IdMaker, metrics: Metrics
+    ) -> None:
         self._journal = journal
         self._step = step
+        self._tier = tier
         self._returns = returns
         self._ids = ids
         self._metrics = metrics
@@ -61,6 +65,7 @@ class StepBooks:
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
+        journal.first_tier = journal.first_tier or self._tier
         limit = journal.claim.budget_nano
         if limit is not None and journal.spent_nano + journal.reserved_nano + plan.reserve_nano > limit:
             raise LlmError(

@@ -83,7 +83,7 @@ class LlmSteps:
         known = recorded_answer(journal, step)
         if known is not None:
             return known
-        books = self.books(journal, step, returns)
+        books = self.books(journal, step, request.tier, returns)
         caller = caller_of(journal, step.name)
         loop, repaired = asyncio.get_running_loop(), False
         give_up_at = loop.time() + terms.timeout_s
@@ -116,9 +116,9 @@ class LlmSteps:
                     raise
                 await journal.stand_by(error)
 
-    def books(self, journal: RunJournal, step: Step, returns: Any = None) -> StepBooks:
+    def books(self, journal: RunJournal, step: Step, tier: str, returns: Any = None) -> StepBooks:
         """The books of a step."""
-        return StepBooks(journal, step, returns, self._ids, self._metrics)
+        return StepBooks(journal, step, tier, returns, self._ids, self._metrics)
 
 
 class StreamedStep:
@@ -130,7 +130,7 @@ class StreamedStep:
         self._step = step
         self._request = request
         self._terms = terms
-        self._books = steps.books(journal, step)
+        self._books = steps.books(journal, step, request.tier)
         self._stream: GovernedStream | None = None
 
     @property

@@ -84,6 +84,11 @@ class Supervisor:
                 keeper.request_drain()
         return int(any(keeper.was_killed for keeper in self._keepers.values()))
 
+    @property
+    def stopping(self) -> bool:
+        """Whether all children were told to end; none can be added then."""
+        return self._stopping.is_set()
+
     def request_stop(self) -> None:
         """Begin to drain all children; `run` returns when they have ended. A second call does nothing."""
         self._stopping.set()

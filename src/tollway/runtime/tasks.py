@@ -1,5 +1,8 @@
 """Steps of kind `task`: any function, journaled: intended, done once, its outcome settled.
 
+Where it names a dependency whose breaker is open, the run parks, or the task is skipped; a skip is a step like any
+other, done without a result, so that a replay skips it too.
+
 With a time to live the result is cached too, for every run of the same tenant and agent version: a hit is a step like
 any other, intended and settled, but the function is not run.
 """
@@ -20,30 +23,55 @@ from tollway.llm.cache.answers import KeptResult
 from tollway.llm.cache.exact import ExactCache
 from tollway.llm.cache.fingerprint import task_fingerprint
 from tollway.record.journal import StepOutcome
+from tollway.runtime.dependencies import AGAIN_S, Dependencies, Passage, checked_dependency, parked
 from tollway.runtime.journal import RunJournal, Step
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
 _MESSAGE_MAX = 2000
+_NEAR_S = 1.0
+_LOOK_S = 0.1
+
+SKIPPED = "skipped"
+"""The rung of a run that went on without an optional task; with its dependency, the `error` of the step."""
+
 _encode = msgspec.json.encode
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A function to journal, as the agent named it. `on_unknown` is `retry` or `fail`; `cache_ttl` is in seconds."""
+    """A function to journal, as the agent named it. `on_unknown` is `retry` or `fail`; `cache_ttl` is in seconds.
+
+    While the breaker of `dependency` is open, an `optional` one is skipped.
+    """
 
     name: str
     fn: Callable[..., Any]
     args: Sequence[Any]
     on_unknown: str = "retry"
     cache_ttl: float | None = None
+    dependency: str | None = None
+    optional: bool = False
 
-    async def call(self) -> bytes:
-        """Call it, in the loop if it is async and else in a thread; what it returned, as JSON."""
-        if inspect.iscoroutinefunction(self.fn):
-            value = await self.fn(*self.args)
-        else:
-            value = await asyncio.to_thread(self.fn, *self.args)
-        return _encode(await value if inspect.isawaitable(value) else value)
+    async def call(self, passage: Passage | None = None) -> bytes:
+        """Call it, in the loop if it is async and else in a thread; what it returned, as JSON.
+
+        Its passage hears of the function alone: that a result is no JSON is not the dependency's doing.
+        """
+        if passage is not None:
+            passage.begins()
+        try:
+            if inspect.iscoroutinefunction(self.fn):
+                value = await self.fn(*self.args)
+            else:
+                value = await asyncio.to_thread(self.fn, *self.args)
+            value = await value if inspect.isawaitable(value) else value
+        except Exception as error:
+            if passage is not None:
+                passage.failed(error)
+            raise
+        if passage is not None:
+            passage.served()
+        return _encode(value)
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -57,29 +85,52 @@ class _Place(msgspec.Struct, frozen=True):
 class TaskSteps:
     """Steps of kind `task`: any function, journaled."""
 
-    def __init__(self, ids: IdMaker, metrics: Metrics, cache: ExactCache[KeptResult]) -> None:
+    def __init__(
+        self, ids: IdMaker, metrics: Metrics, cache: ExactCache[KeptResult], dependencies: Dependencies
+    ) -> None:
         self._ids = ids
         self._metrics = metrics
         self._cache = cache
+        self._dependencies = dependencies
 
     def do(self, journal: RunJournal, task: Task) -> Coroutine[Any, Any, Any]:
         """Number the step now, and return what does it. Raises ValueError for what makes no sense."""
         if task.on_unknown not in ("retry", "fail"):
             raise ValueError(f'on_unknown must be "retry" or "fail", not {task.on_unknown!r}')
+        if task.dependency is not None:
+            checked_dependency(task.dependency)
+        elif task.optional:
+            raise ValueError("an optional task is one that is skipped without its dependency: say dependency= too")
         place = None if task.cache_ttl is None else _place(journal, task, task.cache_ttl)
         return self._do(journal, journal.call("task", task.name), task, place)
 
     async def _do(self, journal: RunJournal, step: Step, task: Task, place: _Place | None) -> Any:
         recorded = step.recorded
         if recorded is not None and recorded["state"] == "done":
+            if recorded["error"] is not None:
+                journal.stood_on([recorded["error"]])
             return msgspec.json.decode(recorded["result"])
         if recorded is not None and recorded["state"] in ("intent", "unknown") and task.on_unknown == "fail":
             journal.give_up_unknown(step)
             raise StepUnknown(step.path, step.name)
+        passage = None
+        if task.dependency is not None:
+            goes, passage = await self._enter(journal, task, task.dependency, place)
+            if not goes:
+                return await self._skip(journal, step, task, task.dependency)
+        try:
+            return await self._through(journal, step, task, place, passage)
+        finally:
+            if passage is not None:  # one that had no end so far was cut, or answered by the cache
+                passage.cut(journal.timed_out_s)
+
+    async def _through(
+        self, journal: RunJournal, step: Step, task: Task, place: _Place | None, passage: Passage | None
+    ) -> Any:
         n, durable = journal.intend(step, self._ids.new(), 0, None)
         await journal.begin(n, durable)
         try:
-            result, cached = await self._result(task, place)
+            result, cached = await self._result(task, place, passage)
         except asyncio.CancelledError:
             if not journal.hands_off:
                 self._settle(journal, n, "failed", None, "cancelled")
@@ -90,13 +141,54 @@ class TaskSteps:
         self._settle(journal, n, "done", result, None, cached=cached)
         return msgspec.json.decode(result)
 
-    async def _result(self, task: Task, place: _Place | None) -> tuple[bytes, bool]:
+    async def _enter(
+        self, journal: RunJournal, task: Task, dependency: str, place: _Place | None
+    ) -> tuple[bool, Passage | None]:
+        """Whether the task is to be done, perhaps after a wait, and the right to call its dependency.
+
+        A result that is cached needs no such right.
+        """
+        passage = self._dependencies.enter(dependency)
+        if passage is not None:
+            return True, passage
+        if place is not None and (self._cache.peek(place.key) or await self._cache.find(place.key)) is not None:
+            return True, None
+        if task.optional:
+            return False, None
+        return True, await self._wait(journal, dependency)
+
+    async def _wait(self, journal: RunJournal, dependency: str) -> Passage:
+        """Wait in the slot while others try the dependency, which takes a moment; else the run parks."""
+        near_until = asyncio.get_running_loop().time() + _NEAR_S
+        while (passage := self._dependencies.enter(dependency)) is None:
+            closed = self._dependencies.closed(dependency)
+            if closed is not None:
+                await journal.stand_aside(closed)
+            elif asyncio.get_running_loop().time() < near_until:
+                await asyncio.sleep(_LOOK_S)
+            else:
+                await journal.stand_aside(parked(dependency, AGAIN_S))
+        return passage
+
+    async def _skip(self, journal: RunJournal, step: Step, task: Task, dependency: str) -> None:
+        """Go on without it, on record: the next attempt does so too."""
+        rung = f"{SKIPPED}:{dependency}"
+        n, durable = journal.intend(step, self._ids.new(), 0, None)
+        await journal.begin(n, durable)
+        journal.stood_on([rung])
+        data = {"rung": SKIPPED, "n": n, "dependency": dependency, "task": task.name}
+        journal.tell("degraded", _encode(data).decode())
+        self._metrics.steps.add("task", SKIPPED)
+        at = journal.moment()
+        journal.settle(StepOutcome(n, "done", at, b"null", rung, None, 0, _NOTHING, 0), ())
+
+    async def _result(self, task: Task, place: _Place | None, passage: Passage | None) -> tuple[bytes, bool]:
         """What the task returned, now or when it was cached; and whether it was."""
         if place is None:
-            return await task.call(), False
+            return await task.call(passage), False
 
         async def make() -> KeptResult:
-            return KeptResult(await task.call())
+            return KeptResult(await task.call(passage))
 
         found = await self._cache.through(place.key, place.caller, make, place.ttl_s)
         self._metrics.task_cache.add(found.result)

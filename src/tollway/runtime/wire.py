@@ -71,7 +71,7 @@ class _Attempt:
         if again:
             return again.pop()
         step = self.journal.call_like(digest, form)
-        books = StepBooks(self.journal, step, None, self._ids, self._metrics)
+        books = StepBooks(self.journal, step, request.tier, None, self._ids, self._metrics)
         return StepAccount(self.journal, books, recorded_answer(self.journal, step), self._to_repeat(digest))
 
     def _to_repeat(self, digest: str) -> "Callable[[StepAccount], None]":

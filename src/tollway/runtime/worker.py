@@ -7,10 +7,10 @@ news / poll ─▶ claimer ─▶ take ─▶ Execution (a task each) ─▶ end
 import asyncio
 import os
 import random
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,9 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outcome, Parked, RetryAt
 from tollway.hotstate.broadcast import Broadcast
-from tollway.record.claims import Claim, Claims
+from tollway.queue.bulkheads import Held
+from tollway.queue.service import Served
+from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
 from tollway.runtime.claimer import Claimer, ClaimerOptions
@@ -28,6 +30,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
@@ -38,7 +41,10 @@ POLL_DEAF_S = 1.0
 RECONCILE_EVERY_S = 5.0
 TRUE_UP_EVERY_S = 1.0
 CANCEL_POLL_S = 0.7
+OPEN_RETRY_S = 0.5
 WAIT_WEIGHT = 0.1
+FIRST_CLAIM_SEQ = 3
+LAG_WEIGHT = 0.05
 NANO_PER_BUSY_SECOND = 1_000_000
 _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Parked: "parked", Abandoned: "lost"}
 
@@ -63,14 +69,20 @@ class Worker:
         self.id = worker_id
         self.abandoned = False
         self.waits_s: dict[str, float] = {}
+        self._served = Served()
+        self.lag_s = 0.0
+        self.cpu = CpuShare()
         self._registry = registry
+        self._doors = options.doors
         self._services = services
         self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
         self._running: dict[UUID, Execution] = {}
-        self._by_lane: Counter[str] = Counter()
+        self._held = Held()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._costs: dict[tuple[str, str, str], float] = {}
-        self._claimer = Claimer(services.claims, services.clock, options, self._by_lane, self.take, self._poll_s)
+        self._costs: dict[tuple[str, str, str], LineCosts] = {}
+        self._claimer = Claimer(services.claims, services.clock, options, self._held, self.take, self._poll_s)
+        self._left: set[str] = set()
+        self._cap_eased = asyncio.Event()
         self._strangers: set[tuple[UUID, int]] = set()
         self._cancel_wanted = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
@@ -88,17 +100,30 @@ class Worker:
         """Runs in slots now."""
         return len(self._running)
 
+    @property
+    def served(self) -> dict[str, dict[str, list[float]]]:
+        """What this worker has served so far, and holds now, by lane and agent."""
+        now = self._services.clock.monotonic()
+        running = list(self._running.values())
+        return self._served.told((held.claim.lane, held.claim.agent, now - held.began_at) for held in running)
+
+    def note_lag(self, lag_s: float) -> None:
+        """The event loop ran so late: `lag_s` is the mean of the last seconds."""
+        self.lag_s += LAG_WEIGHT * (lag_s - self.lag_s)
+
     async def start(self) -> None:
         """Begin to claim; a second start is nothing."""
         if self._claiming is not None:
             return
         self.begin_alone()
         self._unsubscribe.append(self._services.broadcast.subscribe("queue", self._claimer.news))
+        self._doors.watch(self._claimer.news)
         self._claiming = asyncio.get_running_loop().create_task(self._claimer.run(), name="claimer")
 
     async def stop(self, grace_s: float) -> None:
         """Claim no more, finish within the grace time, hand back the rest; a second stop is nothing."""
         self._claimer.stop()
+        self._doors.stop()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe = []
@@ -116,6 +141,7 @@ class Worker:
         await asyncio.gather(*background, return_exceptions=True)
         with suppress(DatabaseUnavailable):
             await self._true_up()
+            await self._open_full()
 
     def abandon(self) -> None:
         """Another process was given this worker's runs: stop them all, and write nothing."""
@@ -126,10 +152,14 @@ class Worker:
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Start executing what was claimed."""
-        again = [claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > 3]
+        again = [
+            claim for claim in claims if claim.steps or claim.errors or claim.lost or claim.next_seq > FIRST_CLAIM_SEQ
+        ]
         for claim in claims:
-            self._by_lane[claim.lane] += 1
+            self._held.add(claim.lane, claim.agent, claim.tenant)
             self._services.metrics.runs_claimed.add(claim.lane)
+            self._served.claimed(claim.lane, claim.agent)
+            self._doors.took(claim.lane, claim.agent)
             self._note_wait(claim)
         if again:
             self._spawn(self._take_again(again))
@@ -151,6 +181,7 @@ class Worker:
         self._background = [
             loop.create_task(self._obey_cancels(), name="cancels"),
             loop.create_task(self._keep_books(), name="books"),
+            loop.create_task(self._open_lines(), name="lines"),
         ]
 
     def _poll_s(self) -> float:
@@ -175,6 +206,7 @@ class Worker:
     async def _execute(self, claim: Claim, recorded: Sequence[Any]) -> None:
         spec = self._registry.get(claim.agent)
         journal = RunJournal(claim, recorded, self._writer, self._services.clock, str(self.id))
+        spent_before = journal.spent_nano
         if spec is None:  # claims name this worker's agents, so this is another's claim come back after a change
             self._free(claim)
             return
@@ -184,7 +216,6 @@ class Worker:
         execution = Execution(spec, journal, self._services.clock, self._services.runs)
         self._running[claim.run_id] = execution
         outcome: Outcome = Abandoned()
-        began = self._services.clock.monotonic()
         if claim.cancelled_by is not None:  # asked of an earlier holder, who could not obey any more
             execution.stop(_cancelled(claim.cancelled_by))
         try:
@@ -198,7 +229,12 @@ class Worker:
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)
-            self._account(claim, journal, outcome, self._services.clock.monotonic() - began)
+            if not claim.steps:
+                self._doors.ended(claim.agent, journal.first_tier)
+            self._tell(claim, outcome)
+            took_s = self._services.clock.monotonic() - execution.began_at
+            self._served.ended(claim.lane, claim.agent, took_s)
+            self._account(claim, outcome, journal.spent_nano - spent_before or int(took_s * NANO_PER_BUSY_SECOND))
 
     async def _bury(self, execution: Execution) -> Outcome:
         """A run that the worker itself could not end: a dead letter, rather than to be tried for ever."""
@@ -209,20 +245,28 @@ class Worker:
         return Abandoned()
 
     def _free(self, claim: Claim) -> None:
-        self._by_lane[claim.lane] -= 1
+        self._held.free(claim.lane, claim.agent, claim.tenant)
         self._claimer.slot_freed()
 
-    def _account(self, claim: Claim, journal: RunJournal, outcome: Outcome, took_s: float) -> None:
+    def _tell(self, claim: Claim, outcome: Outcome) -> None:
         news = self._services.broadcast
         news.publish("run", str(claim.run_id))
         if isinstance(outcome, RetryAt | Parked):
             news.publish("due", "")
         elif claim.hooked:
             news.publish("webhook", "")
+        if claim.capped:
+            self._left.add(claim.tenant)
+            self._cap_eased.set()
         self._count(claim, outcome)
-        cost = journal.spent_nano or int(took_s * NANO_PER_BUSY_SECOND)
-        key = (claim.lane, claim.agent, claim.tenant)
-        self._costs[key] = self._costs.get(key, 0.0) + cost - claim.est_nano
+
+    def _account(self, claim: Claim, outcome: Outcome, cost_nano: int) -> None:
+        """What this claim cost, beyond what its line was charged; one cut short says nothing of what the next costs."""
+        line = self._costs.setdefault((claim.lane, claim.agent, claim.tenant), LineCosts())
+        line.due += (cost_nano - claim.est_nano) / claim.weight
+        if not isinstance(outcome, Abandoned | HandedBack | Cancelled):
+            line.runs += 1
+            line.cost_nano += cost_nano
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
         metrics, returned = self._services.metrics, _RETURNED.get(type(outcome))
@@ -237,6 +281,15 @@ class Worker:
             waited_s = max(0.0, (claim.started_at - claim.created_at).total_seconds())
             before = self.waits_s.get(claim.lane, waited_s)
             self.waits_s[claim.lane] = before + WAIT_WEIGHT * (waited_s - before)
+            if claim.predicted_start_at is not None and claim.next_seq <= FIRST_CLAIM_SEQ:
+                self._note_error(claim, waited_s, claim.predicted_start_at)
+
+    def _note_error(self, claim: Claim, waited_s: float, predicted_at: datetime) -> None:
+        """How far the door's forecast was off."""
+        metrics, error_s = self._services.metrics, abs((claim.started_at - predicted_at).total_seconds())
+        metrics.start_error_seconds.observe(error_s, claim.lane)
+        if waited_s > 1.0:
+            metrics.start_error_ratio.observe(error_s / waited_s, claim.lane)
 
     async def _obey_cancels(self) -> None:
         while True:
@@ -265,9 +318,30 @@ class Worker:
                     reconcile_at = now + RECONCILE_EVERY_S
                     await self._reconcile()
 
+    async def _open_lines(self) -> None:
+        """Open the lines of capped tenants whose runs left their slots."""
+        while True:
+            await self._cap_eased.wait()
+            self._cap_eased.clear()
+            try:
+                await self._open_full()
+            except DatabaseUnavailable:
+                self._cap_eased.set()
+                await asyncio.sleep(OPEN_RETRY_S * random.uniform(0.5, 1.5))
+
+    async def _open_full(self) -> None:
+        left, self._left = self._left, set()
+        try:
+            opened = await self._services.claims.turn_capped(list(left)) if left else []
+        except DatabaseUnavailable:
+            self._left |= left
+            raise
+        for lane in opened:
+            self._services.broadcast.publish("queue", lane)
+            self._claimer.news(lane)
+
     async def _true_up(self) -> None:
         costs, self._costs = self._costs, {}
-        costs = {key: cost for key, cost in costs.items() if cost}
         if costs:
             await self._services.claims.true_up(costs)
 
@@ -287,14 +361,18 @@ def _cancelled(asked_by: str) -> Cancelled:
     return Cancelled(kind, *who.split(" for ", 1))
 
 
-def process_facts(worker: Worker, agents: Sequence[str], slots: int, metrics: Metrics) -> dict[str, Any]:
+def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:
     """What a worker's row tells the others."""
     return {
         "metrics": metrics.snapshot(),
         "claiming": worker.claiming,
-        "agents": list(agents),
-        "slots": slots,
+        "agents": list(options.agents),
+        "lanes": list(options.lanes),
+        "slots": options.slots,
         "running": worker.running,
         "waits": {lane: round(wait, 4) for lane, wait in worker.waits_s.items()},
+        "served": worker.served,
+        "lag_s": round(worker.lag_s, 4),
+        "cpu": round(worker.cpu.read(), 3),
         "supervisor": os.environ.get("TOLLWAY_SUPERVISOR", ""),
     }

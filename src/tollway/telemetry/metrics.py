@@ -23,6 +23,7 @@ _SERIES_MAX = 500
 _OTHER = "other"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0)
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
@@ -170,6 +171,9 @@ class Metrics:
         self.llm_waiting = Gauge("tollway_llm_waiting", "Calls that wait for capacity now.", ("route",))
         self.llm_in_flight = Gauge("tollway_llm_in_flight", "Calls under way now.", ("route",))
         self.breaker_open = Gauge("tollway_breaker_open", "1 while the breaker is not closed.", ("route",))
+        self.dependency_open = Gauge(
+            "tollway_dependency_open", "1 while the breaker of a dependency is not closed.", ("dependency",)
+        )
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )
@@ -179,8 +183,23 @@ class Metrics:
         self.flush_rows = Histogram("tollway_flush_rows", "Rows in one group commit.", ROWS, ("batch",))
         self.flush_seconds = Histogram("tollway_flush_seconds", "Duration of a group commit.", SECONDS, ("batch",))
         self.loop_lag_seconds = Histogram("tollway_loop_lag_seconds", "How late the event loop ran.", LAG_SECONDS)
+        self.predicted_wait = Gauge(
+            "tollway_predicted_wait_seconds",
+            "Until what stands in the lane now has started, by the forecast.",
+            ("lane",),
+        )
+        self.start_error_seconds = Histogram(
+            "tollway_start_error_seconds", "Between a run's predicted start and its start.", SECONDS, ("lane",)
+        )
+        self.start_error_ratio = Histogram(
+            "tollway_start_error_ratio", "The same over its wait, of runs that waited over a second.", SHARES, ("lane",)
+        )
         self.runs_running = Gauge("tollway_runs_running", "Runs that hold a slot of this process now.")
         self.slots = Gauge("tollway_slots", "Slots of this process.")
+        self.queue_runnable = Gauge("tollway_queue_runnable", "Queued runs that could run now.", ("lane",))
+        self.queue_blocked = Gauge("tollway_queue_blocked", "Live runs that could not, by why.", ("lane", "reason"))
+        self.queue_running = Gauge("tollway_queue_running", "Runs in slots, over all workers.", ("lane",))
+        self.workers_wanted = Gauge("tollway_workers_wanted", "Workers that the lane's work wants.", ("lane",))
         self._own_process = ProcessCollector(registry=None)
 
     @property

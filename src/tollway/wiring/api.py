@@ -11,18 +11,19 @@ from tollway.hotstate.run_news import RunNews
 from tollway.ingress.app import Api, create_app
 from tollway.ingress.listening import listen
 from tollway.ingress.server import ApiServer, ServerOptions
-from tollway.ingress.services import ApiOptions, ApiServices, WireServices
+from tollway.ingress.services import ApiOptions, ApiServices, LaneLimits, WireServices
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
 from tollway.record.cancel import tell_cancelled
 from tollway.record.keys import ensure_admin_key
+from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
-from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
 from tollway.wiring.llm import llm_path
 from tollway.wiring.wire import door_options
 
@@ -40,8 +41,9 @@ async def run_api(settings: Settings, workers_expected: int = 0, *, wire_only: b
     listener = listen(settings.server.host, settings.server.port)
     async with base(settings, "api") as parts:
         shifts = ShiftBoard(parts.database, parts.broadcast)
-        async with _wire(parts, shifts, needed=wire_only) as wire:
-            api = _make_api(parts, shifts, wire, _options(settings, workers_expected, wire_only=wire_only))
+        tokens = TokenBook(parts.database, parts.broadcast, parts.clock, reads=True)
+        async with _wire(parts, shifts, tokens, needed=wire_only) as wire:
+            api = _make_api(parts, shifts, tokens, wire, _options(settings, workers_expected, wire_only=wire_only))
             given = os.environ.get("TOLLWAY_ADMIN_KEY")
             if given:
                 await ensure_admin_key(parts.database, given)
@@ -61,16 +63,21 @@ def _options(settings: Settings, workers_expected: int, *, wire_only: bool) -> A
         supervisor=os.environ.get("TOLLWAY_SUPERVISOR", ""),
         routes=settings.routes,
         wire_only=wire_only,
+        lane_limits={name: LaneLimits(lane.max_queued, lane.max_wait_s) for name, lane in settings.lanes.items()},
+        aims=lane_aims(settings),
+        slots=settings.worker.slots,
     )
 
 
 @asynccontextmanager
-async def _wire(parts: Base, shifts: ShiftBoard, *, needed: bool) -> AsyncIterator[WireServices | None]:
+async def _wire(
+    parts: Base, shifts: ShiftBoard, tokens: TokenBook, *, needed: bool
+) -> AsyncIterator[WireServices | None]:
     """The wire; None, with a warning, where the providers cannot be called from here, unless that is all it is for."""
     settings, metrics = parts.settings, parts.metrics
     async with AsyncExitStack() as stack:
         try:
-            path = await stack.enter_async_context(llm_path(parts, shifts))
+            path = await stack.enter_async_context(llm_path(parts, shifts, tokens))
         except ConfigError as error:
             if needed:
                 raise
@@ -81,7 +88,9 @@ async def _wire(parts: Base, shifts: ShiftBoard, *, needed: bool) -> AsyncIterat
         yield WireServices(path.governor, calls, ModelCatalogue(settings.routes), door_options(settings))
 
 
-def _make_api(parts: Base, shifts: ShiftBoard, wire: WireServices | None, options: ApiOptions) -> Api:
+def _make_api(
+    parts: Base, shifts: ShiftBoard, tokens: TokenBook, wire: WireServices | None, options: ApiOptions
+) -> Api:
     settings = parts.settings
     route_facts = dict if wire is None else wire.governor.board.facts
     run_news = RunNews(parts.broadcast)
@@ -105,6 +114,7 @@ def _make_api(parts: Base, shifts: ShiftBoard, wire: WireServices | None, option
         parts.ids,
         parts.clock,
         parts.metrics,
+        tokens,
         options,
         route_facts,
         wire,

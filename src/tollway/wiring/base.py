@@ -14,6 +14,7 @@ from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.domain.ids import IdMaker
 from tollway.hotstate.broadcast import Broadcast
+from tollway.queue.scaling import LaneAim
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.migrate import latest_version, schema_version
 from tollway.record.pooler import stands_behind_pooler
@@ -76,6 +77,11 @@ async def base(settings: Settings, role: str) -> AsyncIterator[Base]:
         anchoring.cancel()
         await broadcast.stop()
         await database.stop()
+
+
+def lane_aims(settings: Settings) -> dict[str, LaneAim]:
+    """What the scaling signal is to reach in each lane."""
+    return {name: LaneAim(lane.share, lane.target_wait_s) for name, lane in settings.lanes.items()}
 
 
 async def _stay_anchored(database: Database) -> None:

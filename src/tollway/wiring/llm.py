@@ -17,6 +17,7 @@ from tollway.llm.providers.limits import counts_of
 from tollway.llm.retries import RetryBudgets
 from tollway.llm.shifts import shifted
 from tollway.record.database import Database
+from tollway.record.quotas import TokenBook
 from tollway.record.shifts import ShiftBoard
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
@@ -41,11 +42,11 @@ class LlmPath:
 
 
 @asynccontextmanager
-async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
-    """The LLM path, its guards at work. Raises ConfigError for a route that could never be called."""
+async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncIterator[LlmPath]:
+    """The LLM path, its guards at work; `tokens` hears what calls use. Raises ConfigError for an impossible route."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
-    breakers = BreakerBoard(settings.routes, settings.breaker, parts.broadcast, parts.clock)
+    breakers = BreakerBoard.of_routes(settings.routes, settings.breaker, parts.broadcast, parts.clock)
     lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
     counts = {route.name: counts_of(settings.providers[route.provider].kind) for route in settings.routes}
     lanes = {name: settings.lanes[name].share for name in dict.fromkeys((*settings.worker.lanes, *settings.lanes))}
@@ -61,7 +62,7 @@ async def llm_path(parts: Base, shifts: ShiftBoard) -> AsyncIterator[LlmPath]:
         await gateway.start()
         breakers.start()
         await capacity.start()
-        options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm)
+        options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent)
         governor = Governor(gateway, guards, parts.metrics, options)
         for route in settings.routes:
             _gauge(parts.metrics, governor, guards, route.name)

@@ -13,35 +13,42 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tollway.config import SIM_PORT, Settings
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.ingress.listening import listen
+from tollway.queue.autoscaler import Bounds
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.keys import check_admin_key, ensure_admin_key
 from tollway.record.migrate import migrate
 from tollway.record.processes import retire_processes
-from tollway.record.server import EmbeddedPostgres
+from tollway.record.server import EmbeddedOptions, EmbeddedPostgres
 from tollway.runtime.supervisor import ChildSpec, Supervisor
 from tollway.telemetry.logs import get_logger
+from tollway.wiring.autoscale import Autoscaling, worker_name
 from tollway.wiring.base import stop_event
 
 log = get_logger("up")
 
 ADMIN_KEY_FILE = "admin.key"
+CONNECTIONS_MIN = 200
+CONNECTIONS_BESIDE = 60
+CONNECTIONS_PER_WORKER = 16
 _LOOK_EVERY_S = 0.2
 _GRACE_BEYOND_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `tollway up` was told: agent modules, and the settings file its children shall read as well."""
+    """What `tollway up` was told: agent modules, the settings file its children shall read too, bounds of workers."""
 
     modules: tuple[str, ...]
     config: Path | None
     json_logs: bool
+    autoscale: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Pla
     if os.environ.get("TOLLWAY_ADMIN_KEY"):
         check_admin_key(os.environ["TOLLWAY_ADMIN_KEY"])
     settings = _with_port(settings)
-    async with _record(settings) as (owner_url, app_url):
+    async with _record(settings, options) as (owner_url, app_url):
         await migrate(owner_url)
         key_file = await _admin_key(settings, owner_url)
         sim_port = _free_port(SIM_PORT) if settings.simulated else None
@@ -68,7 +75,7 @@ async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Pla
         children = Supervisor(_children(settings, options, env), grace_s=settings.worker.grace_s + _GRACE_BEYOND_S)
         simulating = asyncio.get_running_loop().create_task(simulator.run())
         running = asyncio.get_running_loop().create_task(children.run())
-        watching = asyncio.get_running_loop().create_task(_retire_the_dead(children, app_url))
+        watching = asyncio.get_running_loop().create_task(_watch(children, settings, options, env))
         server = settings.server
         sim_url = None if sim_port is None else f"http://127.0.0.1:{sim_port}"
         announce(Place(f"http://{server.host}:{server.port}", key_file, sim_url))
@@ -84,12 +91,14 @@ async def run_up(settings: Settings, options: UpOptions, announce: Callable[[Pla
 
 
 @asynccontextmanager
-async def _record(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+async def _record(settings: Settings, options: UpOptions) -> AsyncIterator[tuple[str, str]]:
     """The record's URLs for its owner and for the processes; the embedded server lives as long as this."""
     if not settings.database.embedded:
         yield settings.database.direct_url or settings.database.url, settings.database.url
         return
-    postgres = EmbeddedPostgres(settings.database.data_dir)
+    workers = settings.worker.processes if options.autoscale is None else options.autoscale.most + 1
+    connections = max(CONNECTIONS_MIN, CONNECTIONS_BESIDE + CONNECTIONS_PER_WORKER * workers)
+    postgres = EmbeddedPostgres(settings.database.data_dir, EmbeddedOptions(max_connections=connections))
     await postgres.start()
     supervising = asyncio.get_running_loop().create_task(postgres.supervise())
     try:
@@ -159,25 +168,38 @@ def _simulator(port: int | None, env: dict[str, str]) -> list[ChildSpec]:
 
 
 def _children(settings: Settings, options: UpOptions, env: dict[str, str]) -> list[ChildSpec]:
-    common: tuple[str, ...] = ()
-    if options.config is not None:
-        common += ("--config", str(options.config))
-    if options.json_logs:
-        common += ("--json",)
-    processes = settings.worker.processes
-    agents = tuple(part for module in options.modules for part in ("--agents", module))
+    common, processes = _common(options), settings.worker.processes
     return [
         ChildSpec("keeper", (*_program("keeper"), *common), env),
         ChildSpec("api", (*_program("api"), "--expect-workers", str(processes), *common), env),
-        *(
-            ChildSpec(f"worker-{number}", (*_program("worker"), *agents, *common), env)
-            for number in range(1, processes + 1)
-        ),
+        *(_worker(number, options, env) for number in range(1, processes + 1)),
     ]
+
+
+def _common(options: UpOptions) -> tuple[str, ...]:
+    """What every child is told."""
+    config = () if options.config is None else ("--config", str(options.config))
+    return (*config, "--json") if options.json_logs else config
+
+
+def _worker(number: int, options: UpOptions, env: dict[str, str]) -> ChildSpec:
+    agents = tuple(part for module in options.modules for part in ("--agents", module))
+    return ChildSpec(worker_name(number), (*_program("worker"), *agents, *_common(options)), env)
 
 
 def _program(command: str) -> Sequence[str]:
     return (sys.executable, "-m", "tollway", command)
+
+
+async def _watch(children: Supervisor, settings: Settings, options: UpOptions, env: dict[str, str]) -> None:
+    """Beside the children: retire the dead, and scale the workers when they have bounds."""
+    url = env["TOLLWAY_DATABASE__URL"]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_retire_the_dead(children, url))
+        if options.autoscale is not None:
+            make = partial(_worker, options=options, env=env)
+            scaling = Autoscaling(children, make, options.autoscale, settings, env["TOLLWAY_SUPERVISOR"])
+            group.create_task(scaling.run())
 
 
 async def _retire_the_dead(children: Supervisor, url: str) -> None:
@@ -191,6 +213,8 @@ async def _retire_the_dead(children: Supervisor, url: str) -> None:
             if before is not None and status.pid != before:
                 gone.append(before)
             pids[status.name] = status.pid
+        for name in pids.keys() - {status.name for status in children.status()}:  # drained, and no longer wanted
+            gone += [pid for pid in (pids.pop(name),) if pid is not None]
         if not gone:
             continue
         database = Database(DatabaseOptions(url, connections_max=1), AnchoredClock())

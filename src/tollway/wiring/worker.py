@@ -14,13 +14,18 @@ from uuid import UUID
 
 from tollway.config import Settings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
+from tollway.llm.governor import Governor
+from tollway.queue.bulkheads import Bulkheads
 from tollway.record.agents import AgentRecord, publish_agents
 from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import leave_process, register_process
+from tollway.record.quotas import TokenBook
 from tollway.record.shifts import ShiftBoard
 from tollway.runtime.claimer import ClaimerOptions
+from tollway.runtime.dependencies import Dependencies
+from tollway.runtime.doors import DoorOptions, Doors, ProcessDoors
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.isolation import Isolation, Scope, isolate_program
 from tollway.runtime.registry import Registry, registry
@@ -60,8 +65,9 @@ async def run_worker(settings: Settings, modules: Sequence[str], config: Path | 
     stop = stop_event()
     agents = load_agents(modules)
     async with _worker(settings, agents, stop) as crew:
-        await _publish(crew.parts, agents)
         names = [spec.name for spec in agents.all()]
+        await crew.claims.enter_classes(settings.worker.lanes, names)
+        await _publish(crew.parts, agents)
         arguments = [part for module in modules for part in ("--agents", module)]
         arguments += ["--config", str(config)] if config is not None else []
         isolation = Isolation(
@@ -132,60 +138,106 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
     async with (
         base(settings, "worker") as parts,
         _shifts(parts) as shifts,
-        llm_path(parts, shifts) as path,
+        _tokens(parts) as tokens,
+        llm_path(parts, shifts, tokens) as path,
         run_wire(parts, path.governor) as wire,
     ):
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
         lazy = Database(replace(parts.database.options, durable=False, connections_max=2), parts.clock)
         await lazy.start()
         claims = Claims(parts.database, lazy, worker_id)
-        worker = _make_worker(parts, agents, path, wire, worker_id, claims)
-        names = [spec.name for spec in agents.all()]
+        gates = _make_gates(parts, agents, path.governor)
+        claiming = _claimer_options(settings, agents, gates.doors)
+        services = _worker_services(parts, path, wire, claims, gates.dependencies)
+        worker = Worker(worker_id, agents, claiming, services)
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             worker_id,
             HeartbeatOptions(settings.worker.heartbeat_s, settings.worker.loop_block_max_s),
             lambda: {
-                **process_facts(worker, names, settings.worker.slots, parts.metrics),
+                **process_facts(worker, claiming, parts.metrics),
                 "routes": path.governor.board.facts(),
+                "dependencies": gates.dependencies.facts(),
+                "doors": gates.doors.facts(),
             },
             lambda: _replaced(worker, stop),
-            parts.metrics.loop_lag_seconds.observe,
+            lambda lag_s: _late(worker, parts, lag_s),
         )
         heartbeat.on_settings(shifts.version_seen)
+        heartbeat.on_settings(tokens.version_seen)
+        gates.doors.on_turn = heartbeat.soon
+        gates.dependencies.board.start()
         heartbeat.start()
         try:
             yield _Crew(parts, worker, claims, heartbeat)
         finally:
             heartbeat.stop()
+            gates.dependencies.board.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
 
 
-def _make_worker(parts: Base, agents: Registry, path: LlmPath, wire: RunWire, worker_id: int, claims: Claims) -> Worker:
+def _worker_services(
+    parts: Base, path: LlmPath, wire: RunWire, claims: Claims, dependencies: Dependencies
+) -> WorkerServices:
     settings = parts.settings
     runs = RunServices(
         LlmSteps(path.governor, parts.ids, LlmDefaults(settings.llm.max_tokens_default), parts.metrics),
-        TaskSteps(parts.ids, parts.metrics, path.caches.tasks),
+        TaskSteps(parts.ids, parts.metrics, path.caches.tasks, dependencies),
         WatchedTokens(parts.broadcast),
         random.random,
         asyncio.get_running_loop(),
         wire,
     )
-    services = WorkerServices(
+    return WorkerServices(
         parts.database,
         claims,
-        JournalRecord(parts.database, worker_id, lambda lanes: _tell_open(parts, lanes)),
+        JournalRecord(parts.database, claims.worker, lambda lanes: _tell_open(parts, lanes)),
         parts.broadcast,
         parts.clock,
         runs,
         parts.metrics,
     )
+
+
+def _claimer_options(settings: Settings, agents: Registry, doors: Doors) -> ClaimerOptions:
     shares = {name: settings.lanes[name].share for name in settings.worker.lanes}
     names = tuple(spec.name for spec in agents.all())
-    options = ClaimerOptions(tuple(settings.worker.lanes), shares, settings.worker.slots, names)
-    return Worker(worker_id, agents, options, services)
+    return ClaimerOptions(
+        tuple(settings.worker.lanes),
+        shares,
+        settings.worker.slots,
+        names,
+        doors,
+        Bulkheads(settings.worker.agent_share_max, settings.worker.tenant_share_max),
+        {name: settings.lanes[name].age_after_s for name in settings.worker.lanes},
+    )
+
+
+def _late(worker: Worker, parts: Base, lag_s: float) -> None:
+    parts.metrics.loop_lag_seconds.observe(lag_s)
+    worker.note_lag(lag_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """What may hold runs of a worker."""
+
+    dependencies: Dependencies
+    doors: ProcessDoors
+
+
+def _make_gates(parts: Base, agents: Registry, governor: Governor) -> _Gates:
+    settings, specs = parts.settings, agents.all()
+    dependencies = Dependencies(settings.breaker, settings.dependencies, parts.broadcast, parts.clock, parts.metrics)
+    options = DoorOptions(
+        settings.worker.lanes,
+        settings.llm.park_after_s,
+        {spec.name: spec.requires for spec in specs if spec.requires},
+        {spec.name: spec.lane for spec in specs},
+    )
+    return _Gates(dependencies, ProcessDoors(options, governor, dependencies.board, parts.clock))
 
 
 def _tell_open(parts: Base, lanes: Sequence[str]) -> None:
@@ -207,6 +259,16 @@ async def _shifts(parts: Base) -> AsyncIterator[ShiftBoard]:
         yield shifts
     finally:
         await shifts.stop()
+
+
+@asynccontextmanager
+async def _tokens(parts: Base) -> AsyncIterator[TokenBook]:
+    tokens = TokenBook(parts.database, parts.broadcast, parts.clock)
+    tokens.start()
+    try:
+        yield tokens
+    finally:
+        await tokens.stop()
 
 
 async def _publish(parts: Base, agents: Registry) -> None:

@@ -1,56 +1,9 @@
 """Lists, cancelling, replaying and dead letters, on the real record; a worker's writes are made by hand."""
 
-from typing import Any
-from uuid import UUID
-
 import pytest
 
 from asgi_client import AsgiClient
-from ingress_kit import ApiHarness
-
-
-async def submit(client: AsgiClient, **fields: Any) -> str:
-    """Submit a run; its id."""
-    answer = await client.post("/v1/runs", {"agent": "echo", "input": 1, **fields})
-    assert answer.status == 202, answer.body
-    run: str = answer.json["id"]
-    return run
-
-
-async def hold(harness: ApiHarness, run: str) -> None:
-    """Put the run into a worker's hands."""
-    async with harness.database.connection() as connection:
-        await connection.execute(
-            "update queue set state = 1, worker = 1, fence = 1, next_seq = 3, started_at = now() where run_id = $1",
-            UUID(run),
-        )
-
-
-async def bury(harness: ApiHarness, run: str, fingerprint: str = "f1") -> None:
-    """End the run as a dead letter with three finished steps."""
-    async with harness.database.connection() as connection, connection.transaction():
-        await connection.execute("delete from queue where run_id = $1", UUID(run))
-        await connection.execute(
-            "update run set state = 'dead', ended_at = now(), error_code = 'boom', error_message = 'no', attempt = 3,"
-            " fence = 1, steps = 3, llm_calls = 1, tool_calls = 0, input_tokens = 5, output_tokens = 6,"
-            " cached_tokens = 0, cost_nano = 1500000001 where id = $1",
-            UUID(run),
-        )
-        await connection.execute("insert into event values ($1, 2, 'dead', now(), 'worker', '1', null)", UUID(run))
-        await connection.execute(
-            "insert into dead_letter select id, tenant, agent, lane, $2, 'boom', 'no', 1500000001, now() from run"
-            " where id = $1",
-            UUID(run),
-            fingerprint,
-        )
-        for n in (1, 2, 3):
-            await connection.execute(
-                "insert into step (run_id, n, path, kind, name, state, attempt, fence, call_id, started_at, ended_at,"
-                " result, cost_nano, calls)"
-                " values ($1, $2, 'p', 'task', 's', 'done', 1, 1, $1, now(), now(), '1', 7, 1)",
-                UUID(run),
-                n,
-            )
+from ingress_kit import ApiHarness, bury, hold, submit
 
 
 async def test_lists_page_and_filter(admin: AsgiClient, harness: ApiHarness) -> None:
@@ -126,9 +79,15 @@ async def test_bulk_cancel_acts_on_what_was_counted(admin: AsgiClient, harness: 
     answer = await admin.post("/v1/runs/cancel", {"filter": {"lane": "batch"}, "confirm": 2})
     assert (answer.status, answer.code, answer.json["count"]) == (409, "confirm_mismatch", 3)
     answer = await admin.post("/v1/runs/cancel", {"filter": {"lane": "batch"}, "confirm": 3})
-    assert answer.json == {"count": 3, "cancelled": 2, "cancelling": 1, "ended_before": 0}
+    assert answer.json == {"count": 3, "cancelled": 2, "cancelling": 1, "ended_before": 0, "left": 0}
     assert (await admin.get(f"/v1/runs/{other}")).json["state"] == "queued"
-    for body in ({}, {"filter": {"nope": "1"}}, {"filter": {"state": "dead"}}, {"filter": {}, "confirm": -1}):
+    for body in (
+        {},
+        {"filter": {"nope": "1"}},
+        {"filter": {"state": "dead"}},
+        {"filter": {}, "confirm": -1},
+        {"filter": {"metadata": 1}},
+    ):
         assert (await admin.post("/v1/runs/cancel", body)).code == "invalid_input"
 
 
@@ -158,29 +117,6 @@ async def test_a_replay_is_a_new_run_with_the_old_request(admin: AsgiClient, har
     events = (await admin.get(f"/v1/runs/{run}/events")).json["items"]
     assert [event["type"] for event in events] == ["accepted", "dead", "replayed", "replayed"]
     assert events[2]["data"] == {"run_id": new["id"]}
-
-
-async def test_dead_letters_are_grouped_and_replayed(admin: AsgiClient, harness: ApiHarness) -> None:
-    """Groups by fingerprint with count and cost; replay by ids or by a confirmed filter empties them."""
-    runs = [await submit(admin) for _ in range(4)]
-    for run in runs:
-        await bury(harness, run, "f1" if run != runs[3] else "f2")
-    groups = {group["fingerprint"]: group for group in (await admin.get("/v1/dead-letters")).json["items"]}
-    assert {name: group["count"] for name, group in groups.items()} == {"f1": 3, "f2": 1}
-    assert groups["f1"]["cost_nano"] == 4500000003
-    page = (await admin.get("/v1/dead-letters?limit=1")).json
-    rest = (await admin.get(f"/v1/dead-letters?limit=1&cursor={page['next']}")).json
-    assert {page["items"][0]["fingerprint"], rest["items"][0]["fingerprint"]} == {"f1", "f2"}
-    answer = await admin.post("/v1/dead-letters/replay", {"ids": [runs[3], "nonsense"]})
-    assert [result["status"] for result in answer.json["results"]] == [202, 404]
-    by_filter = {"filter": {"fingerprint": "f1"}}
-    assert (await admin.post("/v1/dead-letters/replay", by_filter)).json == {"count": 3}
-    assert (await admin.post("/v1/dead-letters/replay", {**by_filter, "confirm": 1})).code == "confirm_mismatch"
-    answer = await admin.post("/v1/dead-letters/replay", {**by_filter, "confirm": 3})
-    assert (answer.status, answer.json["replayed"]) == (202, 3)
-    assert (await admin.get("/v1/dead-letters")).json["items"] == []
-    for body in ({}, {"ids": []}, {"ids": [runs[0]], "filter": {}}, {"filter": {"state": "dead"}}):
-        assert (await admin.post("/v1/dead-letters/replay", body)).code == "invalid_input"
 
 
 @pytest.mark.parametrize("path", ["cancel", "replay", "events", "steps"])

@@ -113,6 +113,7 @@ async def test_a_run_without_capacity_parks_and_resumes(agents: Registry, make_c
         assert (seen["state"], seen["blocked"]["reason"]) == ("parked", "capacity")
         assert seen["blocked"]["until"] is not None
         parked.append("seen")
+        breaker.shut = False
         keeper = Keeper(
             Upkeep(one.database, 9),
             PostgresAnswers(one.database),

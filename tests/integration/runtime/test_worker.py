@@ -9,10 +9,12 @@ import asyncpg
 import pytest
 
 import tollway
-from record_kit import claim, event_types
+from record_kit import accept_all, claim, event_types, new_run
 from runtime_kit import Crew, ended, ledger_of, steps_of, until, until_true
 from tollway.domain.errors import LlmError
+from tollway.queue.bulkheads import Bulkheads
 from tollway.record.cancel import cancel_runs, tell_cancelled
+from tollway.record.tenants import put_tenant
 from tollway.runtime import worker as worker_module
 from tollway.runtime.registry import Registry
 from tollway.simulator.provider import RunningSim
@@ -270,7 +272,7 @@ async def test_lines_are_trued_up_to_what_runs_cost(
 async def test_a_batch_flood_leaves_the_other_lanes_their_share(
     agents: Registry, make_crew, admin: asyncpg.Connection
 ) -> None:
-    """With the batch lane backed up, its runs stop short of the slots kept for others, who then start at once (P6)."""
+    """With the batch lane backed up, it borrows the idle shares but for their reserves, which others find free (P6)."""
     gate = asyncio.Event()
 
     @tollway.agent
@@ -279,10 +281,10 @@ async def test_a_batch_flood_leaves_the_other_lanes_their_share(
 
     async with make_crew(slots=20, shares={"interactive": 0.3, "standard": 0.2, "batch": 0.1}) as one:
         flood = [await one.submit("holding", lane="batch") for _ in range(30)]
-        await until(lambda: one.worker.running == 10)
+        await until(lambda: one.worker.running == 17)
         quick = [await one.submit("holding", lane="interactive") for _ in range(8)]
-        await until(lambda: one.worker.running == 16)
-        assert one.worker._by_lane == {"batch": 10, "interactive": 6}
+        await until(lambda: one.worker.running == 19)
+        assert one.worker._held.lanes == {"batch": 17, "interactive": 2}
         gate.set()
         for run_id in flood + quick:
             assert (await ended(admin, run_id))["state"] == "succeeded"
@@ -316,3 +318,90 @@ async def test_what_a_worker_counts(agents: Registry, make_crew, admin: asyncpg.
         assert rows[("complete",)][-1] == 3
         assert rows[("journal",)][-1] >= 3
         assert {labels for labels, _ in metrics.flush_seconds.rows()} >= {("journal",), ("complete",)}
+
+
+async def test_an_agent_that_hangs_leaves_slots_to_the_others(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P6: of several agents one holds its part of the slots and no more, and the others' runs start at once."""
+    gate = asyncio.Event()
+
+    @tollway.agent
+    async def hanging(run: tollway.Run) -> None:
+        await gate.wait()
+
+    @tollway.agent
+    async def well(run: tollway.Run) -> str:
+        return "done"
+
+    async with make_crew(slots=20, shares={}, bulkheads=Bulkheads(agent_share_max=0.8)) as one:
+        flood = [await one.submit("hanging") for _ in range(30)]
+        await until(lambda: one.worker.running == 16)
+        for _ in range(3):
+            assert (await ended(admin, await one.submit("well")))["state"] == "succeeded"
+        assert one.worker.running == 16
+        gate.set()
+        for run_id in flood:
+            assert (await ended(admin, run_id))["state"] == "succeeded"
+
+
+async def test_old_work_moves_below_a_saturated_lane(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """P7: a lane without a share, below one that could take every slot, is served once its work has aged."""
+
+    @tollway.agent
+    async def brief(run: tollway.Run) -> None:
+        await asyncio.sleep(0.01)
+
+    async with make_crew(slots=2, shares={}, age_after_s={"batch": 0.3}, started=False) as one:
+        patient = [new_run(agent="brief", lane="batch") for _ in range(5)]
+        await accept_all(one.database, [*(new_run(agent="brief", lane="interactive") for _ in range(900)), *patient])
+        await one.worker.start()
+        for run in patient:
+            assert (await ended(admin, run.id))["state"] == "succeeded"
+        assert await admin.fetchval("select count(*) from queue where lane = 'interactive'") > 100
+
+
+async def test_a_capped_tenants_runs_follow_one_another(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """With `max_running` two workers run as many of a tenant together, the next as soon as one ends, to the last."""
+    at_once = most = 0
+
+    @tollway.agent
+    async def counting(run: tollway.Run) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.005)
+        at_once -= 1
+
+    async with make_crew() as one, make_crew() as _:
+        await put_tenant(one.database, "default", {"max_running": 3})
+        runs = [await one.submit("counting") for _ in range(60)]
+        for run_id in runs:
+            assert (await ended(admin, run_id))["state"] == "succeeded"
+        assert most == 3
+        assert await admin.fetchval("select max(state) from flow") < 3
+
+
+async def test_what_a_worker_tells_of_its_service(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """Claims, ends and seconds in a slot are counted by lane and agent, however runs end; what runs now is told too."""
+    let_go = asyncio.Event()
+
+    @tollway.agent
+    async def patient(run: tollway.Run, fails: bool) -> None:
+        await let_go.wait()
+        if fails:
+            raise tollway.Reject("no")
+
+    async with make_crew() as one:
+        runs = [await one.submit("patient", input=fails) for fails in (b"true", b"false")]
+        await until(lambda: one.worker.running == 2)
+        claimed, ended_so_far, busy_s, running, elapsed_s = one.worker.served["standard"]["patient"]
+        assert (claimed, ended_so_far, busy_s, running) == (2, 0, 0, 2)
+        assert elapsed_s > 0
+        let_go.set()
+        for run_id in runs:
+            await ended(admin, run_id)
+        await until(lambda: one.worker.running == 0)
+        claimed, ended_so_far, busy_s, running, elapsed_s = one.worker.served["standard"]["patient"]
+        assert (claimed, ended_so_far, running, elapsed_s) == (2, 2, 0, 0)
+        assert busy_s > 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from command_kit import tollway
 from contract_server import KEY, RUN_ID, ContractServer, Reply, event, problem, run_document, sse
 
 from tollway.cli import COMMANDS, LazyGroup, main
@@ -19,12 +20,6 @@ STEP = {
     "input_tokens": 90, "output_tokens": 40, "cost_usd": 0.0000375, "calls": 1,
     "started_at": "2026-01-31T12:00:00.200Z", "ended_at": "2026-01-31T12:00:00.900Z", "error": None,
 }  # fmt: skip
-
-
-def tollway(server: ContractServer | None, *args: str, stdin: str | None = None) -> Result:
-    """The command line, called in this process, pointed at the server."""
-    url = server.url if server is not None else "http://127.0.0.1:9"
-    return CliRunner().invoke(main, args, input=stdin, env={"TOLLWAY_URL": url, "TOLLWAY_API_KEY": KEY})
 
 
 def leaves(name: str) -> list[list[str]]:
@@ -267,21 +262,11 @@ def test_cancel_and_replay(server: ContractServer) -> None:
     server.on(f"POST {RUN}/replay", Reply(202, run_document(replay_of=RUN_ID)))
     assert tollway(server, "replay", RUN_ID).exit_code == 0
     assert tollway(server, "replay", RUN_ID, "--from-step", "2", "--input", "null").exit_code == 0
-    assert [seen.body for seen in server.asked(f"POST {RUN}/replay")] == [{}, {"input": None, "from_step": 2}]
-
-
-def test_dead_letters_are_listed_and_replayed_by_count(server: ContractServer) -> None:
-    """A replay by filter first asks how many, and confirms that number."""
-    group = {"fingerprint": "f1", "count": 3, "agent": "triage", "code": "boom", "message": "no", "run_ids": [RUN_ID]}
-    server.on("GET /v1/dead-letters", Reply(200, {"items": [group], "next": None}))
-    assert "boom: no" in tollway(server, "dead-letters", "list").output
-    server.on("POST /v1/dead-letters/replay", Reply(200, {"count": 3}), Reply(202, {"count": 3}))
-    result = tollway(server, "dead-letters", "replay", "--agent", "triage", "--yes")
-    assert result.exit_code == 0
-    assert "replayed 3" in result.output
-    assert [seen.body for seen in server.asked("POST /v1/dead-letters/replay")] == [
-        {"filter": {"agent": "triage"}},
-        {"filter": {"agent": "triage"}, "confirm": 3},
+    assert tollway(server, "replay", RUN_ID, "--from-failed-step", "--patch", '{"a": 1}').exit_code == 0
+    assert [seen.body for seen in server.asked(f"POST {RUN}/replay")] == [
+        {},
+        {"input": None, "from_step": 2},
+        {"input_patch": {"a": 1}, "from": "failed_step"},
     ]
 
 

@@ -40,11 +40,11 @@ def run_row(**changed: Any) -> list[Any]:
         "degraded": None,
         "live_state": None,
         "gate": None,
-        "place": None,
         "attempt": 1,
         "started_at": MOMENT,
         **dict.fromkeys(("llm_calls", "steps", "tool_calls", "input_tokens", "output_tokens", "cached_tokens"), 1),
         "cost_nano": 1_500,
+        **dict.fromkeys(("opens_at", "concurrency_key", "full")),
     }
     return list((row | changed).values())
 

@@ -47,7 +47,7 @@ def test_a_run_is_valid_json_whatever_its_texts(
     error = ("code", agent) if state else (None, None)
     row = (
         *(run, tenant, agent, "1", "standard", json.dumps(value).encode(), None, made, made, None),
-        *(state, None, *error, end, None, None if state else 0, gate, 1, 1, None, 1, 2, 3, 4, 5, 6, 7),
+        *(state, None, *error, end, None, None if state else 0, gate, 1, None, 1, 2, 3, 4, 5, 6, 7, None, None, None),
     )
     shown = json.loads(run_json(row))
     assert (shown["tenant"], shown["agent"], shown["input"]) == (tenant, agent, value)

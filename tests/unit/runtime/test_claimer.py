@@ -11,17 +11,20 @@ import pytest
 from executor_kit import make_claim
 from runtime_kit import until
 from tollway.domain.errors import DatabaseUnavailable
-from tollway.record.claims import LINES_MAX, Claim, Claimed
+from tollway.queue.bulkheads import Bulkheads, Held
+from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Work
 from tollway.runtime import claimer as claimer_module
-from tollway.runtime.claimer import BATCH_MAX, EMPTY_FOR_S, FLOOR_LAG_S, WHOLE_EVERY_S, Claimer, ClaimerOptions, _Floor
+from tollway.runtime.claimer import AGE_EVERY_S, BATCH_MAX, EMPTY_FOR_S, Claimer, ClaimerOptions
+from tollway.runtime.floors import FLOOR_LAG_S, WHOLE_EVERY_S, Floor
 
 LANES = ("interactive", "batch")
 
 
 def brought(runs: int = 0, **given: Any) -> Claimed:
-    """What a claim brings."""
-    claims = [make_claim(lane="batch") for _ in range(runs)]
-    return Claimed(claims, given.get("empty", []), given.get("low"), given.get("lines", 1))
+    """What a claim brings: runs of `agent` for `tenant`, and what is said of the lines."""
+    of = {name: given.pop(name) for name in ("agent", "tenant", "lane") if name in given}
+    claims = [make_claim(**{"lane": "batch", **of}) for _ in range(runs)]
+    return Claimed(claims, **{"empty": [], "low": None, "lines": 1, **given})
 
 
 class Script:
@@ -33,20 +36,35 @@ class Script:
         self.floors: list[float] = []
         self.closed: list[list[tuple[str, str]]] = []
         self.raised: list[tuple[str, float]] = []
-        self.work: list[str] = []
+        self.work = Work([], shared=False)
         self.polls = 0
+        self.agents: list[list[str]] = []
+        self.bounds: list[ClaimBounds] = []
+        self.oldest: float | None = None
+        self.looks = 0
+        self.turned: list[list[str]] = []
 
-    async def claim(self, lane: str, floors: dict[str, float], wanted: int) -> Claimed:
+    async def claim(self, lane: str, floors: dict[str, float], wanted: int, bounds: ClaimBounds) -> Claimed:
         self.asked.append((lane, wanted))
-        self.floors.append(floors["agent"])
+        self.agents.append(list(floors))
+        self.bounds.append(bounds)
+        self.floors.append(min(floors.values()))
         answer = self.answers.popleft() if self.answers else brought()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def lanes_with_work(self, lanes: Sequence[str], agents: Sequence[str]) -> list[str]:
+    async def look_for_work(self, lanes: Sequence[str], agents: Sequence[str]) -> Work:
         self.polls += 1
         return self.work
+
+    async def oldest_at(self, lane: str, agents: Sequence[str]) -> float | None:
+        self.looks += 1
+        return self.oldest
+
+    async def turn_capped(self, tenants: Sequence[str]) -> list[str]:
+        self.turned.append(list(tenants))
+        return []
 
     async def mark_idle(self, lane: str, lines: Sequence[tuple[str, str]]) -> None:
         self.closed.append(list(lines))
@@ -71,16 +89,24 @@ class Hand:
 class Bench:
     """A claimer over a script; what it takes runs for ever."""
 
-    def __init__(self, script: Script, slots: int = 500, poll_s: float = 3600.0) -> None:
+    def __init__(self, script: Script, slots: int = 500, poll_s: float = 3600.0, **given: Any) -> None:
         self.script = script
         self.clock = Hand()
-        self.running: Counter[str] = Counter()
-        options = ClaimerOptions(LANES, {"interactive": 0.1}, slots, ("agent",))
+        self.held = Held()
+        options = ClaimerOptions(
+            LANES, **{"shares": {"interactive": 0.1}, "slots": slots, "agents": ("agent",), **given}
+        )
         claims: Any = script
-        self.claimer = Claimer(claims, self.clock, options, self.running, self._take, lambda: poll_s)
+        self.claimer = Claimer(claims, self.clock, options, self.held, self._take, lambda: poll_s)
+
+    @property
+    def running(self) -> Counter[str]:
+        """What runs, by lane."""
+        return self.held.lanes
 
     def _take(self, claims: Sequence[Claim]) -> None:
-        self.running.update(claim.lane for claim in claims)
+        for claim in claims:
+            self.held.add(claim.lane, claim.agent, claim.tenant)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +157,8 @@ async def test_a_full_worker_claims_when_a_slot_is_freed() -> None:
     bench.claimer.news("batch")
     await until(lambda: not bench.claimer._hungry)
     assert len(bench.script.asked) == 2
-    bench.running["batch"] -= 2
+    for _ in range(2):
+        bench.held.free("batch", "agent", "default")
     bench.claimer.slot_freed()
     await until(lambda: len(bench.script.asked) == 3)
     assert bench.script.asked[2] == ("batch", 2)
@@ -145,7 +172,7 @@ async def test_without_news_it_polls_with_one_question() -> None:
     running = asyncio.create_task(bench.claimer.run())
     await until(lambda: bench.script.polls >= 3)
     assert len(bench.script.asked) == 2
-    bench.script.work = ["batch"]
+    bench.script.work = Work(["batch"], shared=False)
     await until(lambda: len(bench.script.asked) >= 3)
     assert bench.script.asked[2][0] == "batch"
     await stopped(bench, running)
@@ -184,7 +211,7 @@ async def test_a_line_is_closed_once_it_stayed_empty() -> None:
 async def test_empty_lines_in_the_way_are_closed_at_once() -> None:
     """When as many lines as a claim looks at brought too little, the empty ones go, and the lane is asked again."""
     line = ("agent", "default")
-    bench = Bench(Script(brought(3, empty=[line], lines=LINES_MAX)))
+    bench = Bench(Script(brought(3, empty=[line], lines=LINES_MAX, more=True)))
     bench.claimer._hungry.clear()
     await bench.claimer._claim("batch")
     assert bench.script.closed == [[line]]
@@ -202,22 +229,107 @@ async def test_the_floor_is_written_for_newcomers() -> None:
 
 def test_the_floor_is_what_was_seen_two_seconds_ago() -> None:
     """The whole index is read once a second and after a short claim; between, from the least time of the lag before."""
-    floor = _Floor(("agent",))
-    assert floor.at(10.0) == {"agent": 0.0}  # whole
+    floor = Floor()
+    assert floor.at(10.0, ["agent"]) == {"agent": 0.0}  # whole
     floor.saw(50.0, 10.0)
-    assert floor.at(10.1) == {"agent": 0.0}  # what stood before anything was seen
+    assert floor.at(10.1, ["agent"]) == {"agent": 0.0}  # what stood before anything was seen
     floor.saw(40.0, 10.2)
-    floor.at(10.0 + FLOOR_LAG_S)  # whole again
-    assert floor.at(10.1 + FLOOR_LAG_S) == {"agent": 40.0}
+    floor.at(10.0 + FLOOR_LAG_S, ["agent"])  # whole again
+    assert floor.at(10.1 + FLOOR_LAG_S, ["agent"]) == {"agent": 40.0}
     floor.saw(30.0, 12.2)  # lower than the floor: it is lowered at once
-    assert floor.at(12.3) == {"agent": 30.0}
+    assert floor.at(12.3, ["agent"]) == {"agent": 30.0}
     floor.short()
-    assert floor.at(12.4) == {"agent": 0.0}
-    assert floor.at(12.5) == {"agent": 30.0}
+    assert floor.at(12.4, ["agent"]) == {"agent": 0.0}
+    assert floor.at(12.5, ["agent"]) == {"agent": 30.0}
 
 
 def test_a_floor_that_saw_nothing_is_none() -> None:
     """After a lag without any claim the next ones begin from nothing, not from infinity."""
-    floor = _Floor(("agent",))
-    found = [floor.at(10.0 + step * 0.7)["agent"] for step in range(20)]
+    floor = Floor()
+    found = [floor.at(10.0 + step * 0.7, ["agent"])["agent"] for step in range(20)]
     assert set(found) == {0.0}
+
+
+class Shut:
+    """Doors with a fixed room for some agents."""
+
+    def __init__(self, **rooms: int) -> None:
+        self.rooms = rooms
+
+    def room(self, lane: str, agent: str) -> int | None:
+        return self.rooms.get(agent)
+
+
+async def test_a_class_behind_a_closed_door_is_left_out() -> None:
+    """Its lines are not looked at, one that may start a few is bounded, and where all are closed nobody asks (P8)."""
+    bench = Bench(Script(), agents=("well", "held", "easing"), doors=Shut(held=0, easing=2))
+    await bench.claimer._claim("batch")
+    assert bench.script.agents == [["well", "easing"]]
+    assert bench.script.bounds[0].agents["easing"] == 2
+    bench = Bench(Script(), doors=Shut(agent=0))
+    await bench.claimer._claim("batch")
+    assert (bench.script.asked, bench.claimer._backlogged) == ([], set())
+
+
+async def test_an_agent_that_fills_its_share_is_left_out_until_a_run_ends() -> None:
+    """One agent of several holds its share of what the lane reaches; the others go on, and a freed slot asks again."""
+    bench = Bench(
+        Script(brought(80, agent="hangs")), slots=100, shares={}, agents=("hangs", "well"),
+        bulkheads=Bulkheads(agent_share_max=0.8),
+    )  # fmt: skip
+    await bench.claimer._claim("batch")
+    assert bench.script.bounds[0].agents == {"hangs": 80, "well": 80}
+    await bench.claimer._claim("batch")
+    assert (bench.script.asked[1], bench.script.agents[1]) == (("batch", 20), ["well"])
+    assert bench.claimer._backlogged == {"batch"}
+
+
+async def test_a_tenant_that_fills_its_share_is_left_out_where_there_are_others() -> None:
+    """A tenant alone may have every slot; from the poll that finds another on, it holds its share."""
+    bench = Bench(Script(brought(10)), slots=20, shares={}, poll_s=0.01, bulkheads=Bulkheads(tenant_share_max=0.5))
+    await bench.claimer._claim("batch")
+    assert bench.script.bounds[0] == ClaimBounds({"agent": 20})
+    bench.script.work = Work([], shared=True)
+    bench.claimer._hungry = {"batch"}
+    await bench.claimer._rest()
+    await bench.claimer._claim("batch")
+    assert bench.script.bounds[1] == ClaimBounds({"agent": 10}, {"default": 0}, 10)
+
+
+async def test_lines_not_looked_at_are_looked_at_next() -> None:
+    """A claim that fell short though there is more (below the floor, or in another's hands) is made again, whole."""
+    bench = Bench(Script(brought(low=5.0), brought(2, more=True), brought()))
+    bench.clock.at += FLOOR_LAG_S
+    for _ in range(2):
+        await bench.claimer._claim("batch")
+        bench.clock.at += 0.1
+    assert (bench.claimer._hungry >= {"batch"}, bench.claimer._backlogged) == (True, {"batch"})
+    await bench.claimer._claim("batch")
+    assert bench.script.floors[-1] == 0.0
+    assert bench.claimer._backlogged == set()
+
+
+async def test_tenants_without_room_are_turned() -> None:
+    """When a claim took a capped tenant's last room, its lines are made full."""
+    bench = Bench(Script(brought(1, filled=["capped"])))
+    await bench.claimer._claim("batch")
+    assert bench.script.turned == [["capped"]]
+
+
+async def test_a_starved_lane_goes_first_every_other_time_once_its_work_is_old() -> None:
+    """P7: a full worker looks how long a lane's work has waited; once too long, every other round begins with it."""
+    script = Script()
+    bench = Bench(script, slots=1, shares={}, age_after_s={"batch": 30.0})
+    bench.claimer._take([make_claim(lane="interactive")])
+    script.oldest = bench.clock.at - 30.5
+    for passed_s in (0.0, AGE_EVERY_S / 2, AGE_EVERY_S):
+        bench.clock.at += passed_s
+        await bench.claimer._claim("batch")
+    assert (script.asked, script.looks) == ([], 2)
+    bench.held.free("interactive", "agent", "default")
+    bench.claimer._hungry = set(LANES)
+    await bench.claimer._round()
+    assert [lane for lane, _ in script.asked] == ["batch", "interactive"]
+    bench.claimer._hungry = set(LANES)
+    await bench.claimer._round()  # nothing waits any more
+    assert [lane for lane, _ in script.asked[2:]] == ["interactive", "batch"]

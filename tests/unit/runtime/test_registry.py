@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 import tollway
 from tollway.domain.errors import ConfigError
-from tollway.runtime.registry import Registry, fingerprint
+from tollway.runtime.registry import Registry
 
 
 class Ticket(BaseModel):
@@ -139,16 +139,3 @@ def test_a_name_is_taken_once(agents: Registry) -> None:
 
     with pytest.raises(ConfigError, match=r"test_registry\.fine already; give one of them another name="):
         tollway.agent(name="one")(other)
-
-
-def test_fingerprints_group_alike_failures() -> None:
-    """The same error at the same place of the same agent is one group; anything else is another."""
-    one = fingerprint("triage", "ValueError", "shop.py:triage")
-    assert one == fingerprint("triage", "ValueError", "shop.py:triage")
-    others = [
-        ("other", "ValueError", "shop.py:triage"),
-        ("triage", "KeyError", "shop.py:triage"),
-        ("triage", "ValueError", ""),
-    ]
-    assert len({one, *(fingerprint(*other) for other in others)}) == 4
-    assert len(one) == 16

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from tollway.ingress.openapi import describe
 from tollway.ingress.requests import answer, context, identify
 from tollway.llm.board import shown_routes, tier_shares
+from tollway.llm.breakers.shown import shown_dependencies
 
 router = APIRouter(tags=["llm"])
 
@@ -14,11 +15,13 @@ router = APIRouter(tags=["llm"])
 async def routes(request: Request) -> Response:
     """Every route: limits, what is leased and used, who waits, its breaker, latency and 429s, over all processes.
 
-    `tiers` is how the calls fall on them. What other processes did is as old as their last beat.
+    `tiers` is how the calls fall on them, `dependencies` the breakers that tasks of agents feed. What other processes
+    did is as old as their last beat.
     """
     identify(request, "read")
     services = context(request).services
     sync = services.sync
     others = [process.facts.get("routes") or {} for process in sync.processes if process.id != sync.process_id]
     items = shown_routes(services.options.routes, [*others, services.route_facts()])
-    return answer(200, {"items": items, "tiers": tier_shares(items), "next": None})
+    dependencies = shown_dependencies(process.facts.get("dependencies") for process in sync.processes)
+    return answer(200, {"items": items, "tiers": tier_shares(items), "dependencies": dependencies, "next": None})

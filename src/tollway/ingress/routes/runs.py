@@ -27,7 +27,7 @@ from tollway.ingress.requests import (
 from tollway.record.cancel import cancel_runs, tell_cancelled
 from tollway.record.event_document import event_json
 from tollway.record.reads import EVENTS_PAGE, list_steps
-from tollway.record.run_document import run_is_final, run_json, run_state, run_tenant
+from tollway.record.run_document import run_is_final, run_json, run_state
 
 router = APIRouter(tags=["runs"])
 _replay_decoder = msgspec.json.Decoder(ReplayBody)
@@ -48,7 +48,7 @@ async def list_runs(request: Request) -> Response:
         raise bad_cursor()
     rows = await api.services.reads.list_runs(run_filter(query, caller), before, limit + 1)
     shown = rows[:limit]
-    documents = [run_json(row, tenant_paused=api.hot.is_paused(run_tenant(row))) for row in shown]
+    documents = [run_json(row, api.hot.standing) for row in shown]
     return answer_bytes(200, items_bytes(documents, str(shown[-1][0]) if len(rows) > limit else None))
 
 
@@ -57,7 +57,7 @@ async def read_run(request: Request) -> Response:
     """What is no run's id comes here from the hot route; it is not there, for whoever may ask."""
     caller = identify(request, "read")
     _, row = await own_run(request, caller)
-    return answer_bytes(200, run_json(row, tenant_paused=context(request).hot.is_paused(run_tenant(row))))
+    return answer_bytes(200, run_json(row, context(request).hot.standing))
 
 
 @router.get("/v1/runs/{run_id}/events", **describe("list_events"))
@@ -122,7 +122,7 @@ async def cancel_run(request: Request) -> Response:
             raise no_such_run(str(run_id))
         row = found
         if run_id in done.ended or run_id in done.asked:
-            return answer_bytes(202, run_json(row, tenant_paused=api.hot.is_paused(run_tenant(row))))
+            return answer_bytes(202, run_json(row, api.hot.standing))
     raise unavailable("the run moves faster than it can be cancelled")
 
 

@@ -9,7 +9,7 @@ from tollway.domain.errors import Problem
 from tollway.ingress.docs_page import docs_page
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import retry_headers
-from tollway.ingress.requests import answer, context, identify
+from tollway.ingress.requests import answer, context, identify, query_of, refuse_unknown
 
 router = APIRouter(tags=["system"])
 
@@ -34,6 +34,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """The Prometheus text: this process' series as they stand, those of the others as they told in their last beat."""
     services = context(request).services
+    await context(request).board.refresh_gauges()
     sync = services.sync
     others = {
         f"{process.role}-{process.id}": process.facts.get("metrics")
@@ -42,6 +43,27 @@ async def metrics(request: Request) -> Response:
     }
     text, content_type = services.metrics.render(f"api-{sync.process_id}", others)
     return Response(text, headers={"content-type": content_type})
+
+
+@router.get("/v1/scaling", **describe("read_scaling"))
+async def scaling(request: Request) -> Response:
+    """The backlog that could run now, what is blocked and running, and the workers that wants: by lane, or of one.
+
+    An admin key sees all tenants; who sees one tenant gets the same of its own work by itself.
+    """
+    caller = identify(request, "read")
+    query = query_of(request)
+    lane = query.pop("lane", None)
+    refuse_unknown(query, "lane")
+    if lane is not None:
+        context(request).submissions.check_lane(lane)
+    signal = await context(request).board.signal(caller.tenant)
+    if lane is not None:
+        return answer(200, signal.lanes[lane])
+    lanes = list(signal.lanes.values())
+    whole = {name: sum(getattr(one, name) for one in lanes) for name in ("runnable", "blocked", "running")}
+    whole |= {"wanted_workers": signal.wanted_workers, "workers": signal.workers}
+    return answer(200, {**whole, "items": lanes, "next": None})
 
 
 @router.get("/v1/agents", **describe("list_agents"))

@@ -87,6 +87,7 @@ async def put_one(request: Request) -> Response:
     services = context(request).services
     document, created, version = await put_tenant(services.database, tenant, given)
     await services.sync.changed(version)
+    await context(request).admission.quotas.depths.settle()
     return answer(201 if created else 200, document)
 
 

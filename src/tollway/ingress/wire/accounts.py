@@ -11,7 +11,9 @@ from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, LlmRequest
 from tollway.ingress.auth import Authenticator
+from tollway.ingress.quotas import Quotas
 from tollway.ingress.wire.desk import WireHead
+from tollway.llm import estimate
 from tollway.llm.accounts import Guest
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.providers.inbound import bad
@@ -23,12 +25,13 @@ TASK_TYPE_CHARS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class WireLedger:
-    """What writes the money of calls: `process` tells this process' incarnation."""
+    """What writes the money of calls: `process` tells this process' incarnation; `quotas` may forbid them."""
 
     calls: WireCalls
     ids: IdMaker
     clock: Clock
     process: Callable[[], int]
+    quotas: Quotas | None = None
 
     def moment(self) -> datetime:
         """Now, as the database sees it."""
@@ -38,17 +41,19 @@ class WireLedger:
 class LedgerAccount:
     """Implements `Account` for a tenant's key."""
 
-    __slots__ = ("_caller", "_ledger", "_request", "_so_far", "call_id")
+    __slots__ = ("_caller", "_held", "_ledger", "_request", "_so_far", "call_id")
 
     def __init__(self, ledger: WireLedger, caller: Caller, request: LlmRequest) -> None:
         self._ledger = ledger
         self._caller = caller
         self._request = request
+        self._held = 0
         self._so_far: Callable[[], CallResult | None] | None = None
         self.call_id = ""
 
     async def recorded(self) -> CallResult | None:
-        """Nothing is kept of a call without a run."""
+        """Nothing is kept of a call without a run; here it begins, if its tenant's quota allows it. Raises Problem."""
+        self._begin()
         return None
 
     def streams(self, so_far: Callable[[], CallResult | None]) -> None:
@@ -61,6 +66,7 @@ class LedgerAccount:
 
     def gave_up(self) -> None:
         """Each of its calls has its entry already."""
+        self._let_go()
 
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case. Raises DatabaseUnavailable."""
@@ -98,11 +104,14 @@ class LedgerAccount:
 
     def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
         """The call's price."""
+        self._let_go()
         usage = result.completion.usage
         self._ledger.calls.close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage))
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """What a call that failed may have cost: its charge if it is known, nothing if it surely was not billed."""
+        if self._so_far is not None:  # a stream that has begun is not served again
+            self._let_go()
         came = self._so_far() if error is None and self._so_far is not None else None
         if came is not None:
             self.settle(plan, call_id, came)
@@ -116,6 +125,23 @@ class LedgerAccount:
 
     async def hit(self, result: CallResult) -> None:
         """An answer that cost nothing is no entry."""
+        self._let_go()
+
+    def _begin(self) -> None:
+        """Hold what the call may use: until it ends, others of its tenant are judged as if it were used."""
+        if self._ledger.quotas is not None and not self._held:
+            self._held = self._ledger.quotas.begin_call(self._caller.tenant, self._worst_tokens)
+
+    def _worst_tokens(self) -> int:
+        try:
+            return estimate.input_tokens(self._request) + self._request.max_tokens
+        except (AttributeError, TypeError):  # messages in no form at all, as its governor is about to say
+            return self._request.max_tokens
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, 0
+        if held and self._ledger.quotas is not None:
+            self._ledger.quotas.tokens.release(self._caller.tenant, held)
 
     def _end(self, call_id: UUID, kind: str, nano: int | None) -> None:
         self._ledger.calls.close(WireEntry(call_id, kind, nano, self._ledger.moment()))

@@ -60,7 +60,7 @@ class DoorOptions:
 
 @dataclass(frozen=True, slots=True)
 class DoorServices:
-    """What the door works with. `check_open` raises Problem while nothing new is taken."""
+    """What the door works with. `check_open` raises Problem while nothing new is taken, `knock` nothing of a caller."""
 
     governor: Governor
     desk: Desk
@@ -70,6 +70,7 @@ class DoorServices:
     metrics: Metrics
     check_open: Callable[[], None]
     options: DoorOptions
+    knock: Callable[[Caller], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Door:
         services, form = self._services, FORMS[path]
         services.check_open()
         guest = services.desk.identify(head)
+        services.knock(guest.caller)
         check_content_type(head.content_type)
         check_depth(body, self.options.json_depth_max)
         request = form.read(body, self._limits)

@@ -1,61 +1,65 @@
-"""The breakers of all routes in one process, of one mind with those of the other processes.
+"""The breakers of all routes, or of all dependencies, in one process, of one mind with those of the other processes.
 
-Opening, probing and success travel as news on the channel "breaker"; nothing is said while nothing changes. News may
+Opening, probing and success travel as news on a channel of the subject; nothing is said while nothing changes. News may
 be lost: a process that missed it finds out by its own calls, and hears of the next probe.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import Any, Literal
-
-import msgspec
+from typing import Any, Self
 
 from tollway.config import Breaker as BreakerSettings
 from tollway.config import Route
 from tollway.domain.clock import Clock
 from tollway.domain.news import News
 from tollway.llm.breakers.breaker import Breaker
+from tollway.llm.breakers.news import ROUTES, Subject, Told, read_told, told_text
 from tollway.llm.breakers.parts import BreakerOptions, Change
 from tollway.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-CHANNEL = "breaker"
-
-
-class _Told(msgspec.Struct, omit_defaults=True):
-    """A change as it travels; `at` and `until` are seconds of the database's time, `by` is the process that says it."""
-
-    route: str
-    state: Literal["open", "probing", "ramping"]
-    by: str
-    at: float
-    until: float = 0.0
-    pause_s: float = 0.0
+_BREAKERS_MAX = 1000
 
 
 class BreakerBoard:
-    """One breaker a route. `start` listens to the other processes; `stop` may be called twice."""
+    """One breaker a name. `start` listens to the other processes; `stop` may be called twice.
 
-    def __init__(self, routes: Sequence[Route], settings: BreakerSettings, news: News, clock: Clock) -> None:
+    Whoever sets `on_turn` hears the name of a breaker that opened or began to serve again, by its own decision or told.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, BreakerOptions],
+        news: News,
+        clock: Clock,
+        subject: Subject = ROUTES,
+        others: Callable[[str], BreakerOptions] | None = None,
+    ) -> None:
+        """`others` gives the options of a name that is met later, where such may be."""
+        self.on_turn: Callable[[str], None] | None = None
+        self._subject = subject
         self._news = news
         self._clock = clock
         self._me = token_hex(6)
-        self._open_max_s = settings.open_max_s
-        self._breakers = {
-            route.name: Breaker(BreakerOptions.of(settings, route), partial(self._changed, route.name))
-            for route in routes
-        }
+        self._others = others
+        self._options: dict[str, BreakerOptions] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._changed_at: dict[str, float] = {}
         self._unsubscribe: Callable[[], None] | None = None
-        self._decode = msgspec.json.Decoder(_Told).decode
-        self._encode = msgspec.json.Encoder().encode
+        for name, how in options.items():
+            self._add(name, how)
+
+    @classmethod
+    def of_routes(cls, routes: Sequence[Route], settings: BreakerSettings, news: News, clock: Clock) -> Self:
+        """The board of the configured routes."""
+        return cls({route.name: BreakerOptions.of(settings, route) for route in routes}, news, clock)
 
     def start(self) -> None:
         """Hear of the other processes' changes."""
         if self._unsubscribe is None:
-            self._unsubscribe = self._news.subscribe(CHANNEL, self._heard)
+            self._unsubscribe = self._news.subscribe(self._subject.channel, self._heard)
 
     def stop(self) -> None:
         """Hear no more."""
@@ -63,18 +67,23 @@ class BreakerBoard:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def of(self, route: str) -> Breaker:
-        """The breaker of a route, by its name; its times are the clock's monotonic seconds. Raises KeyError."""
-        return self._breakers[route]
+    def of(self, name: str) -> Breaker:
+        """The breaker of that name; its times are the clock's monotonic seconds. Raises KeyError."""
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            if self._others is None:
+                raise KeyError(name)
+            breaker = self._add(name, self._others(name))
+        return breaker
 
-    def trouble_since(self, route: str) -> float | None:
-        """The monotonic second since when the route has not been quite well; None if it is."""
-        breaker = self._breakers[route]
+    def trouble_since(self, name: str) -> float | None:
+        """The monotonic second since when what it guards has not been quite well; None if it is."""
+        breaker = self._breakers[name]
         breaker.look(self._clock.monotonic())
         return breaker.trouble_since
 
     def shown(self) -> dict[str, dict[str, Any]]:
-        """Every route's breaker for display, as JSON would have it; `since` and `opens_at` are epoch seconds."""
+        """Every breaker for display, as JSON would have it; `since` and `opens_at` are epoch seconds."""
         now = self._clock.monotonic()
         found: dict[str, dict[str, Any]] = {}
         for name, breaker in self._breakers.items():
@@ -91,37 +100,57 @@ class BreakerBoard:
             }
         return found
 
-    def _changed(self, route: str, change: Change) -> None:
+    def _changed(self, name: str, change: Change) -> None:
         """A breaker of ours decided something: say so."""
         if change.kind == "open":
-            log.warning("breaker.opened", route=route, reason=change.reason, pause_s=change.pause_s)
+            self._log(log.warning, "breaker.opened", name, reason=change.reason, pause_s=change.pause_s)
         if change.kind == "closed":  # each process ramps up and closes by its own clock
-            log.info("breaker.closed", route=route, reason="it held while its share grew to the whole")
+            self._log(log.info, "breaker.closed", name, reason="it held while its share grew to the whole")
+            self._turned(name)
             return
-        at = self._changed_at[route] = self._clock.now()
+        at = self._changed_at[name] = self._clock.now()
         until = self._epoch_s(change.until) if change.until else 0.0
-        told = _Told(route, change.kind, self._me, at, until, change.pause_s)
-        self._news.publish(CHANNEL, self._encode(told).decode())
+        told = Told(name, change.kind, self._me, at, until, change.pause_s)
+        self._news.publish(self._subject.channel, told_text(told))
+        if change.kind != "probing":
+            self._turned(name)
 
     def _heard(self, message: str) -> None:
-        try:
-            told = self._decode(message)
-        except msgspec.DecodeError:
-            return  # of a version of Tollway that speaks otherwise
-        breaker = self._breakers.get(told.route)
-        if breaker is None or told.by == self._me or told.at <= self._changed_at.get(told.route, 0.0):
+        told = read_told(message)
+        if told is None or told.by == self._me or told.at <= self._changed_at.get(told.name, 0.0):
             return
-        now = self._clock.monotonic()
-        until = min(self._monotonic(told.until), now + self._open_max_s)
+        if told.name not in self._breakers and self._others is None:
+            return
+        breaker = self.of(told.name)
+        now, open_max_s = self._clock.monotonic(), self._options[told.name].open_max_s
+        until = min(self._monotonic(told.until), now + open_max_s)
         if told.state == "probing":
             breaker.told_probing(until)
-        elif told.state == "ramping":
-            self._changed_at[told.route] = told.at
+            return
+        self._changed_at[told.name] = told.at
+        if told.state == "ramping":
             breaker.told_ramping(now)
-        else:
-            self._changed_at[told.route] = told.at
-            if breaker.told_open(now, until, min(told.pause_s, self._open_max_s)):
-                log.info("breaker.opened", route=told.route, reason="another process found it in trouble")
+        elif breaker.told_open(now, until, min(told.pause_s, open_max_s)):
+            self._log(log.info, "breaker.opened", told.name, reason="another process found it in trouble")
+        self._turned(told.name)
+
+    def _add(self, name: str, options: BreakerOptions) -> Breaker:
+        """One more breaker; in the place of a closed one, where they are too many."""
+        if len(self._breakers) >= _BREAKERS_MAX:
+            closed = (one for one, breaker in self._breakers.items() if breaker.state == "closed")
+            gone = next(closed, next(iter(self._breakers)))
+            del self._breakers[gone], self._options[gone]
+            self._changed_at.pop(gone, None)
+        self._options[name] = options
+        breaker = self._breakers[name] = Breaker(options, partial(self._changed, name))
+        return breaker
+
+    def _turned(self, name: str) -> None:
+        if self.on_turn is not None:
+            self.on_turn(name)
+
+    def _log(self, say: Callable[..., None], what: str, name: str, **facts: object) -> None:
+        say(what, **{self._subject.noun: name}, **facts)
 
     def _epoch_s(self, monotonic: float) -> float:
         return self._clock.now() + monotonic - self._clock.monotonic()

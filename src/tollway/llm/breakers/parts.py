@@ -1,10 +1,11 @@
 """What a breaker is given, gives out and tells: options, tickets, changes, its state for display."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from tollway.config import Breaker as BreakerSettings
-from tollway.config import Route
+from tollway.config import Dependency, Route
 
 State = Literal["closed", "open", "half_open", "ramping"]
 
@@ -33,6 +34,11 @@ class BreakerOptions:
             latency_p99_max_s=route.latency_p99_max_s,
             latency_per_token_max_s=route.latency_per_token_max_s,
         )
+
+    @classmethod
+    def of_dependency(cls, settings: BreakerSettings, own: Dependency) -> Self:
+        """The options for a dependency: its own settings before those of all breakers. By itself none is slow."""
+        return cls(**{"latency_p99_max_s": math.inf, **settings.model_dump(), **own.model_dump(exclude_none=True)})
 
     def budget_s(self, output_tokens: int | None) -> float:
         """What a call may take; by tokens, one of fewer than TOKENS_MIN has the time of so many.

@@ -105,7 +105,7 @@ class Fleet:
         number, budget_s = len(self.boards), self.trouble.latency_p99_max_s
         route = Route(name="first", tier="fast", provider="p", model="m", latency_p99_max_s=budget_s)
         clock = LocalClock(self.time, 1000.0 * (number + 1), self.chance.uniform(-0.005, 0.005))
-        board = BreakerBoard([route], BreakerSettings(), self.news, clock)
+        board = BreakerBoard.of_routes([route], BreakerSettings(), self.news, clock)
         board.start()
         self.boards.append(board)
         self.clocks.append(clock)

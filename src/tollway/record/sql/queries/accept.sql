@@ -32,8 +32,9 @@ with incoming as materialized (
     on conflict (id) do nothing
     returning id
 ), queued as (
-    insert into queue (run_id, lane, class, tenant, place, gate, est_nano, expires_at)
-    select id, lane, agent, tenant, place, case when delay_s > 0 then 'time' end, est_nano, expires_at
+    insert into queue (run_id, lane, class, tenant, place, gate, opens_at, est_nano, expires_at)
+    select id, lane, agent, tenant, place, case when delay_s > 0 then 'time' end,
+        case when delay_s > 0 then created_at + make_interval(secs => delay_s) end, est_nano, expires_at
     from incoming join stored using (id)
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)

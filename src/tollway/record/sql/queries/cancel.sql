@@ -1,19 +1,20 @@
--- name: lock_runs
--- Locks live runs, whatever their state, in the order of their ids.
-select run_id from queue where run_id = any($1::uuid[]) order by run_id for update;
+-- name: lock_free_runs
+-- Locks live runs, whatever their state, but for those that somebody else has locked: claims and journals lock rows in orders
+-- of their own, so to wait for them would be to deadlock with them.
+select run_id from queue where run_id = any($1::uuid[]) order by run_id for update skip locked
 
 -- name: end_queued_runs
 -- Ends runs that no worker holds (queued, waiting, parked): $2 state, $3 code, $4 a message for each or null, $5 and $6 the actor.
 -- Dead ones become dead letters (grouped by agent and code: they died at no place of the agent's code), and their attempt is
 -- the last one that began: none is under way here.
 -- A step left between intent and outcome ends as unknown, and its reservation stands in the ledger.
--- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out.
--- Concurrency keys pass to their heirs. Returns the ids ended, and the lanes of the heirs.
--- $7 and $8 are the least and the greatest id. Runs and steps are joined by the id as text: PostgreSQL 18 must not prune their
--- partitions while it runs (see write_journal). Once it looked again at a row of `queue` that somebody changed meanwhile, the
--- memory it prunes by is gone, and the server crashes.
+-- Rows are locked in the order of their ids, so two callers cannot deadlock; runs a worker holds are left out, and what somebody
+-- else has locked, such as a claim. Concurrency keys pass to their heirs. Returns the ids ended, and the lanes of the heirs.
+-- $7 and $8 are the least and the greatest id. Runs and steps are joined by the id as text, and steps are asked for by an array:
+-- PostgreSQL 18 must not prune their partitions while it runs. Once it looked again at a row of `queue` that somebody changed
+-- meanwhile, what it prunes by is freed memory: it finds nothing (see write_journal), or crashes.
 with locked as materialized (
-    select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update
+    select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update skip locked
 ), gone as (
     delete from queue q using locked l
     where q.run_id = l.run_id and q.state in (0, 2, 3)
@@ -25,13 +26,14 @@ with locked as materialized (
         input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
     from gone g
     where r.id = any($1::uuid[]) and r.id::text = g.run_id::text and r.id between $7 and $8 and r.state is null
-    returning r.id, r.ended_at, r.webhook_url, r.webhook_secret_env,
+    returning r.id, r.ended_at, r.steps, r.webhook_url, r.webhook_secret_env,
         case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), cut as (
     update step s
     set state = 'unknown', ended_at = e.ended_at, error = 'cut between intent and outcome'
     from ended e
-    where s.run_id = any($1::uuid[]) and s.run_id::text = e.id::text and s.run_id between $7 and $8 and s.state = 'intent'
+    where e.steps > 0 and s.run_id = any (array(select id from ended where steps > 0)) and s.run_id::text = e.id::text
+        and s.run_id between $7 and $8 and s.state = 'intent'
     returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, s.ended_at
 ), counted as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
@@ -85,3 +87,7 @@ update queue q set cancelled_by = coalesce(q.cancelled_by, ($2::text[])[array_po
 from locked l
 where q.run_id = l.run_id
 returning q.run_id
+
+-- name: find_live
+-- Which of the given runs have not ended.
+select run_id from queue where run_id = any($1::uuid[])

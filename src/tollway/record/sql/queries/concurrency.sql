@@ -54,8 +54,9 @@ with incoming as materialized (
     on conflict (id) do nothing
     returning id, ended_at
 ), queued as (
-    insert into queue (run_id, lane, class, tenant, place, gate, est_nano, expires_at, concurrency_key, concurrency_policy)
-    select id, lane, agent, tenant, place, gate, est_nano, expires_at, concurrency_key, nullif(concurrency_policy, 'queue')
+    insert into queue (run_id, lane, class, tenant, place, gate, opens_at, est_nano, expires_at, concurrency_key, concurrency_policy)
+    select id, lane, agent, tenant, place, gate, case when delay_s > 0 then created_at + make_interval(secs => delay_s) end,
+        est_nano, expires_at, concurrency_key, nullif(concurrency_policy, 'queue')
     from standing join stored using (id)
     where refused is not true
 ), told as (

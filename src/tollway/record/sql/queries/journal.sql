@@ -78,7 +78,7 @@ with ending as materialized (
         run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
         state, output, error_code, error_message, ended_at, degraded, fingerprint
     )
-    order by run_id -- in which a cancel locks them
+    order by run_id -- one order for all who wait for such rows
 ), held as (
     delete from queue q using ending e
     where q.run_id = e.run_id and q.fence = e.fence and q.worker = $1 and q.next_seq = e.seq

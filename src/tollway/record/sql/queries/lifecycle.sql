@@ -1,21 +1,20 @@
 -- name: requeue_runs
 -- Gives held runs back to the queue under their fence: after an error (with a delay), parked (with a delay too, and so shown),
 -- or when their worker is stopping. One that would park while somebody wants it cancelled is handed back.
--- `delay_s`, from the moment of its event on, is null for at once, and a run that somebody wants cancelled does not wait; `errors`
--- counts attempts that ended in an error; a run that lost two workers goes on waiting for a process of its own.
--- Returns the runs given back.
+-- `delay_s`, from the moment of its event on, is null for at once, and a run that somebody wants cancelled does not wait; `gate` is
+-- what it waits behind meanwhile, in its old place; `errors` counts attempts that ended in an error; a run that lost two
+-- workers goes on waiting for a process of its own. Returns the runs given back.
 with leaving as materialized (
     select *, clock_timestamp() as at
-    from unnest($2::uuid[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::text[], $8::text[], $9::text[])
-        as l (run_id, fence, seq, delay_s, errors, type, data, actor_kind)
-    order by run_id -- in which a cancel locks them
+    from unnest($2::uuid[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
+        as l (run_id, fence, seq, delay_s, errors, type, data, actor_kind, gate)
+    order by run_id
 ), held as (
     update queue q
     set state = case when l.type = 'parked' and q.cancelled_by is null then 3 else 0 end, worker = null,
         next_seq = q.next_seq + 1, errors = q.errors + l.errors,
-        gate = case when q.cancelled_by is not null then null when l.delay_s is not null then 'time' when q.lost >= 2 then 'alone' end,
-        place = case when l.delay_s is null or q.cancelled_by is not null then q.place
-            else ((extract(epoch from l.at) + l.delay_s) * 1000000)::bigint end,
+        gate = case when q.cancelled_by is not null then null when l.delay_s is not null then l.gate when q.lost >= 2 then 'alone' end,
+        opens_at = case when q.cancelled_by is null then l.at + make_interval(secs => l.delay_s) end,
         expires_at = r.deadline_at
     from leaving l join run r on r.id = l.run_id and r.id = any ($2)
     where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
@@ -35,15 +34,31 @@ with leaving as materialized (
 select h.run_id from held h left join entered on true;
 
 -- name: open_due
--- Opens the gate of runs whose time has come; a parked one is queued again, and its history says so ($2 is who opens).
--- A run that never started takes its concurrency key only now, or waits for it. Returns their lanes, how many they were, and the
--- keys they wanted.
+-- Opens gate $3 to those of the runs behind it whose time has come ($4: to all), at most $1. A parked one is queued again, and its
+-- history says so ($2 is who opens). A dependency is shy of a crowd, so its runs come back in the order of their places; else
+-- they come by the moment they are due, and no more is read than that. A run that never started takes its concurrency key only
+-- now, or waits for it. Returns their lanes, how many they were, and the keys they wanted.
 with due as materialized (
-    select run_id, state from queue where gate = 'time' and place <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
-    order by place limit $1 for update skip locked
+    select q.run_id, q.state
+    from (
+        (
+            select run_id from queue
+            where $3 like 'dependency:%' and gate = $3 and opens_at is not null and ($4 or opens_at <= clock_timestamp())
+            order by place limit $1
+        )
+        union all
+        (
+            select run_id from queue
+            where $3 not like 'dependency:%' and gate = $3 and opens_at <= clock_timestamp()
+            order by opens_at limit $1
+        )
+    ) as d
+    join queue q on q.run_id = d.run_id
+    where q.gate = $3
+    for update of q skip locked
 ), opened as (
     update queue q
-    set state = 0, gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone'
+    set state = 0, opens_at = null, gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone'
             when q.concurrency_key is not null and q.started_at is null then 'key' end,
         next_seq = q.next_seq + case d.state when 3 then 1 else 0 end
     from due d where q.run_id = d.run_id
@@ -73,9 +88,19 @@ select o.lane, count(*) as runs, array_agg(o.tenant) filter (where o.gate = 'key
 from opened o left join entered on true group by o.lane;
 
 -- name: next_due
--- What the keeper must wake for: the next gate of time and the next expiry (epoch seconds, null when there is none).
-select (select min(place) / 1e6 from queue where gate = 'time')::float8 as opens_at,
-    (select extract(epoch from min(expires_at)) from queue where expires_at is not null and state <> 1)::float8 as expires_at;
+-- What the keeper must wake for: of each gate that opens by itself the next moment (epoch seconds), and, without a gate, the
+-- next expiry. The gates are found one after another by their index, however many runs wait behind each.
+with recursive standing (gate) as (
+    select min(gate) from queue where gate is not null and opens_at is not null
+    union all
+    select (select min(q.gate) from queue q where q.gate > s.gate and q.opens_at is not null) from standing s where s.gate is not null
+)
+select s.gate, (
+    select extract(epoch from min(q.opens_at))::float8 from queue q where q.gate = s.gate and q.opens_at is not null
+) as at
+from standing s where s.gate is not null
+union all
+select null, (select extract(epoch from min(expires_at)) from queue where expires_at is not null and state <> 1)::float8;
 
 -- name: find_expired
 -- Runs past their deadline or time to live that no worker holds.

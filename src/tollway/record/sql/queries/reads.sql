@@ -3,7 +3,7 @@
 -- prunes partitions by a range, never by an array.
 select r.id, r.tenant, r.agent, r.version, r.lane, r.input, r.metadata::text, r.created_at, r.predicted_start_at, r.replay_of,
        r.state, r.output, r.error_code, r.error_message, r.ended_at, r.degraded,
-       q.state, q.gate, q.place,
+       q.state, q.gate,
        coalesce(r.attempt, 1 + q.errors + q.lost, 1),
        coalesce(r.started_at, q.started_at),
        coalesce(r.llm_calls, q.llm_calls, 0),
@@ -13,8 +13,9 @@ select r.id, r.tenant, r.agent, r.version, r.lane, r.input, r.metadata::text, r.
        coalesce(r.output_tokens, q.output_tokens, 0),
        coalesce(r.cached_tokens, q.cached_tokens, 0),
        coalesce(r.cost_nano, q.cost_nano, 0),
-       q.concurrency_key
+       q.opens_at, r.concurrency_key, f.state = 3 as full
 from run r left join queue q on q.run_id = r.id
+left join flow f on q.state = 0 and q.gate is null and f.lane = q.lane and f.class = q.class and f.tenant = q.tenant
 where r.id = any($1::uuid[]) and r.id between $2::uuid and $3::uuid
 
 -- name: list_run_ids_of_tenant

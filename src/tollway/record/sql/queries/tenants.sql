@@ -38,11 +38,19 @@ select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min
 from put, bumped
 
 -- name: turn_flows
--- Shuts the flows of a paused tenant, reopens those of one that is not; they enter at the floor, with no credit stored up.
+-- Shuts the flows of a paused tenant; reopens those of one that is not, the full ones too, whose cap may be another now. They
+-- enter at the floor, with no credit stored up, and a claim finds out which are full still. Locked in order.
 -- A statement of its own after put_tenant, so that it sees the lines of accepts that held the tenant's row until then.
+with turning as materialized (
+    select f.lane, f.class, f.tenant, t.paused
+    from flow f join tenant t on t.id = f.tenant
+    where f.tenant = $1 and case when t.paused then f.state <> 2 else f.state >= 2 end
+    order by f.lane, f.class
+    for no key update of f
+)
 update flow f
-set state = case when t.paused then 2 else 0 end,
-    vtime = case when t.paused then f.vtime
-                 else greatest(f.vtime, (select b.vtime from flow_floor b where b.lane = f.lane and b.class = f.class)) end
-from tenant t
-where t.id = $1 and f.tenant = t.id and (f.state = 2) <> t.paused
+set state = case when s.paused then 2 else 0 end,
+    vtime = case when s.paused then f.vtime else greatest(f.vtime, b.vtime) end,
+    entered = case when s.paused then f.entered else coalesce(b.vtime, f.entered) end
+from turning s left join flow_floor b on b.lane = s.lane and b.class = s.class
+where f.lane = s.lane and f.class = s.class and f.tenant = s.tenant

@@ -42,5 +42,15 @@ order by 1, 2;
 select drop_partition($1, $2);
 
 -- name: drop_old_dead_letters
--- Forgets dead letters with their runs.
-delete from dead_letter where died_at < now() - make_interval(days => $1) returning 1;
+-- Forgets dead letters whose runs are gone with their partitions, a bounded number at a time.
+with old as (
+    select run_id from dead_letter
+    where run_id < (
+        select uuid7_floor(min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp at time zone 'UTC')
+        from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'run'::regclass
+    )
+    order by run_id
+    limit $1
+)
+delete from dead_letter d using old o where d.run_id = o.run_id returning 1;
