@@ -22,12 +22,13 @@ def figures(path: Path) -> dict[str, tuple[float, str]]:
             for phase in scenario["phases"]
             for when in ("machine_before", "machine_after")
         ]
-        calibration_ms = sum(taken) / len(taken)
-        found[f"{scenario['scenario']}: calibration"] = (calibration_ms, "ms")
+        calibration_ms = sum(taken) / len(taken) if taken else 0.0
+        if taken:
+            found[f"{scenario['scenario']}: calibration"] = (calibration_ms, "ms")
         for figure in scenario["figures"]:
             name = f"{scenario['scenario']}: {figure['name']}"
             found[name] = (figure["value"], figure["unit"])
-            if figure["name"].startswith("CPU"):
+            if taken and figure["name"].startswith("CPU"):
                 found[f"{name}, of the calibration"] = (100 * figure["value"] / calibration_ms, "%")
     return found
 

@@ -159,6 +159,26 @@ async def test_refusals_are_honoured_and_counted() -> None:
     assert set(result.refused) == {"submit 429", "poll 503"}
 
 
+async def test_clients_may_give_up_when_refused() -> None:
+    """A run that is refused is not tried again, and the pace of the others is kept."""
+
+    def every_other(verb: str, count: int) -> bytes:
+        return answer(429, {}, "Retry-After: 1\r\n") if verb == "POST" and count % 2 else b""
+
+    server = Server(every_other)
+    result = await load(server, rate_per_s=100, clients=30, gives_up=True)
+    assert result.clean
+    assert result.refused["submit 429"] == pytest.approx(result.accepted, abs=1)
+    assert result.unsent == 0
+
+
+async def test_a_refusal_that_does_not_say_when_is_a_surprise() -> None:
+    """429 and 503 without Retry-After are outside the contract, whether or not they are tried again."""
+    server = Server(lambda verb, count: answer(429, {}) if verb == "POST" and count == 1 else b"")
+    result = await load(server, rate_per_s=50, gives_up=True)
+    assert result.unexpected == {"submit 429 without Retry-After": 1}
+
+
 async def test_a_cut_connection_is_opened_again() -> None:
     """Submits cut before their answer are told apart, and accepted runs are followed on a new connection."""
     result = await load(Server(lambda _verb, count: None if count % 20 == 0 else b""))

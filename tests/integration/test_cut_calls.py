@@ -53,7 +53,7 @@ async def while_asked_to_cancel(
 ) -> list[bool | Exception]:
     """Make a write that finds its run locked by a request to cancel it, which then commits."""
     async with session(url) as other, other.transaction():
-        await other.fetch(query("request_cancel"), [run_id], "key:k")
+        await other.fetch(query("request_cancel"), [run_id], ["key:k"])
         writing = asyncio.create_task(write)
         await until_blocked(admin)
     return await writing

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tollway.cli.bench_tables import show
-from tollway.domain.errors import ConfigError
+from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.simulator.bench.harness import BenchOptions, LoadFailed
 from tollway.simulator.bench.processes import StackFailed
 from tollway.simulator.bench.report import BenchReport, ScenarioReport
 from tollway.simulator.bench.scenarios import SCENARIOS
 from tollway.simulator.bench.texts import read_texts
+from tollway.simulator.load.wire import BadAnswer
 
 _EPILOG = """\b
 Examples:
@@ -27,6 +28,7 @@ Examples:
   tollway bench saturated --clients 256 --seconds 10
   tollway bench paced --json --save paced.json
   tollway bench limits --plots .
+  tollway bench backlog --quick
 
 Exit codes: 0 done, 1 runs were lost or failed (with --strict: or a figure was missed), 2 usage, 3 the system did
 not come up."""
@@ -52,6 +54,7 @@ not come up."""
 @click.option("--tollway", "program", help="The `tollway` program to measure (default: this one).")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there, too.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw what a scenario can draw there.")
+@click.option("--quick", is_flag=True, help="The short forms of the scenarios about the queue.")
 @click.option("--keep", is_flag=True, help="Leave data and log where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON document instead of tables.")
 @click.option("--strict", is_flag=True, help="A missed figure is a failure.")
@@ -66,14 +69,16 @@ def bench(  # click passes every option by its name
     program: str | None,
     save: Path | None,
     plots: Path | None,
+    quick: bool,
     keep: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
     """Measure Tollway on this machine, durable, from HTTP in to result stored.
 
-    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits; without one, all of
-    them in turn (about 10 minutes).
+    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits, and of those about the
+    queue: backlog, isolation, fairness, overload, documents. Without one, all of them in turn (about an hour; with
+    --quick 20 minutes).
     """
     try:
         options = BenchOptions(
@@ -86,16 +91,17 @@ def bench(  # click passes every option by its name
             workers=workers,
             keep=keep,
             plots=plots,
+            quick=quick,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     names = list(dict.fromkeys(scenarios)) or list(SCENARIOS)
     try:
         reports = asyncio.run(_run_all(names, options, as_json))
-    except StackFailed as error:
+    except (StackFailed, DatabaseUnavailable, ConfigError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(3)
-    except (LoadFailed, asyncio.CancelledError) as error:
+    except (LoadFailed, BadAnswer, OSError, asyncio.CancelledError) as error:
         click.echo(f"Error: {str(error) or 'stopped'}", err=True)
         sys.exit(1)
     report = BenchReport(

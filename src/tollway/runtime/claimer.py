@@ -14,10 +14,10 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.queue.ageing import aged_lanes, lane_order
 from tollway.queue.bulkheads import Bulkheads, Held
+from tollway.queue.floors import Floor
 from tollway.queue.shares import Slots
 from tollway.record.claims import Claim, ClaimBounds, Claimed, Claims
 from tollway.runtime.doors import Doors, OpenDoors
-from tollway.runtime.floors import Floor
 from tollway.telemetry.logs import get_logger
 
 log = get_logger("claimer")

@@ -12,10 +12,10 @@ from executor_kit import make_claim
 from runtime_kit import until
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.queue.bulkheads import Bulkheads, Held
+from tollway.queue.floors import FLOOR_LAG_S, WHOLE_EVERY_S, Floor
 from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Work
 from tollway.runtime import claimer as claimer_module
 from tollway.runtime.claimer import AGE_EVERY_S, BATCH_MAX, EMPTY_FOR_S, Claimer, ClaimerOptions
-from tollway.runtime.floors import FLOOR_LAG_S, WHOLE_EVERY_S, Floor
 
 LANES = ("interactive", "batch")
 

@@ -112,7 +112,16 @@ def test_the_document_says_what_was_met() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"clients": 0}, {"measure_s": 0}, {"rate_per_s": -1}, {"poll_s": 0}, {"warmup_s": -1}, {"texts": []}]
+    "wrong",
+    [
+        {"clients": 0},
+        {"measure_s": 0},
+        {"rate_per_s": -1},
+        {"poll_s": 0},
+        {"warmup_s": -1},
+        {"texts": []},
+        {"gives_up": True},
+    ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     """Nonsense raises ValueError before any load is made."""

@@ -20,7 +20,10 @@ __all__ = ["BenchOptions", "CallsMeasured", "LoadFailed", "Measured", "Watcher",
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What the user chose; None leaves a scenario its own default. `plots` is where plots go, if they are wanted."""
+    """What the user chose; None leaves a scenario its own default.
+
+    `plots` is where plots go, if they are wanted; `quick` asks for the short form of a scenario that has one.
+    """
 
     tollway: tuple[str, ...]
     scratch: Path
@@ -31,6 +34,13 @@ class BenchOptions:
     workers: int | None = None
     keep: bool = False
     plots: Path | None = None
+    quick: bool = False
+
+    def draw(self, name: str, picture: Callable[[], str]) -> None:
+        """Write a plot of that name, if plots are wanted."""
+        if self.plots is not None:
+            self.plots.mkdir(parents=True, exist_ok=True)
+            (self.plots / name).write_text(picture(), encoding="utf-8")
 
     def stack(
         self,

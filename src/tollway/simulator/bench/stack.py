@@ -31,7 +31,7 @@ class StackOptions:
     """How to start: the `tollway` command, where scratch folders go, how many workers of how many slots.
 
     `project` says what is run on which routes, `provider` how the providers answer; `keep` leaves the folder with data
-    and log where it is.
+    and log where it is. With `autoscale`, "1..4" for one, so many workers come and go instead.
     """
 
     tollway: Sequence[str]
@@ -41,6 +41,7 @@ class StackOptions:
     provider: dict[str, Any] = field(default_factory=lambda: {"latency_s": 0.05})
     project: Project = field(default_factory=Project)
     keep: bool = False
+    autoscale: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Stack:
 @contextlib.asynccontextmanager
 async def running(options: StackOptions) -> AsyncIterator[Stack]:
     """A fresh stack, ready for load; gone afterwards, its folder too. Raises StackFailed when it does not come up."""
-    folder = _fresh_folder(options.scratch)
+    folder = fresh_folder(options.scratch)
     stack: Stack | None = None
     try:
         stack = _start(options, folder)
@@ -106,9 +107,10 @@ async def running(options: StackOptions) -> AsyncIterator[Stack]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fresh_folder(scratch: Path) -> Path:
+def fresh_folder(scratch: Path) -> Path:
+    """A new folder in `scratch` for data that another user's server may have to reach."""
     folder = Path(tempfile.mkdtemp(prefix="tollway-bench-", dir=scratch))
-    folder.chmod(0o755)  # the embedded server may run as another user, who has to reach its data through here
+    folder.chmod(0o755)  # the embedded server may run as another user
     return folder
 
 
@@ -120,7 +122,8 @@ def _start(options: StackOptions, folder: Path) -> Stack:
     (folder / "bench_agents.py").write_text(project.agents, encoding="utf-8")
     (folder / "tollway.toml").write_text(project.toml(options.slots, provider_ports), encoding="utf-8")
     words = ["up", "--config", str(folder / "tollway.toml"), "--agents", "bench_agents", "--port", str(port)]
-    words += ["--data-dir", str(folder / "data"), "--workers", str(options.workers)]
+    words += ["--data-dir", str(folder / "data")]
+    words += ["--autoscale", options.autoscale] if options.autoscale else ["--workers", str(options.workers)]
     up = start_program([*options.tollway, *words], folder, {"TOLLWAY_ADMIN_KEY": key})
     providers = [Provider(options.tollway, folder, each, options.provider) for each in provider_ports]
     return Stack(folder, port, key, up, providers)

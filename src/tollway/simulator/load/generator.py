@@ -16,7 +16,17 @@ from tollway.domain.words import FINAL_STATES, RunState
 from tollway.simulator.load.client import Client, Wheel
 from tollway.simulator.load.latency import Latency
 from tollway.simulator.load.plan import EXAMPLES_MAX, LoadPlan, LoadResult, RunSeen, Tally
-from tollway.simulator.load.wire import Answer, Requests, epoch_s, retry_after_s, run_calls, run_id, run_state, run_time
+from tollway.simulator.load.wire import (
+    Answer,
+    Requests,
+    epoch_s,
+    retry_after_s,
+    run_calls,
+    run_id,
+    run_state,
+    run_time,
+    says_when,
+)
 
 Mark = Literal["begin", "end"]
 
@@ -166,7 +176,12 @@ class LoadGenerator:
         if answer.status in (429, 503):
             self._tally.refused[f"{verb} {answer.status}"] += 1
             self._tally.example(f"{verb} {answer.status}", answer.body)
-            self._wheel.wake(client, retry_after_s(answer.head))
+            if not says_when(answer.head):
+                self._tally.unexpected[f"{verb} {answer.status} without Retry-After"] += 1
+            if self._plan.gives_up and verb == "submit":
+                self._release(client)
+            else:
+                self._wheel.wake(client, retry_after_s(answer.head))
         else:
             self.surprise(client, f"{verb} {answer.status}", answer.body)
 

@@ -15,7 +15,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag_field="load", tag=
     """What to do: `clients` repeat for ever (closed loop) unless `rate_per_s` says when runs start (open loop).
 
     In open loop `clients` bounds the connections; runs due while all are busy wait, and their latency with them.
-    The texts are `numbered` unless they are to be sent as they are; `keep_runs` asks for each run by itself.
+    The texts are `numbered` unless they are to be sent as they are; `keep_runs` asks for each run by itself. With
+    `gives_up` a run that is refused is not tried again.
     """
 
     port: int
@@ -35,6 +36,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag_field="load", tag=
     seed: int = 1
     numbered: bool = True
     keep_runs: bool = False
+    gives_up: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -46,6 +48,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag_field="load", tag=
             raise ValueError("a plan needs texts, at least one client, a time to measure, and no negative times")
         if self.rate_per_s < 0 or self.poll_s <= 0:
             raise ValueError("a plan needs a poll interval above 0 and no negative rate")
+        if self.gives_up and not self.rate_per_s:
+            raise ValueError("clients that give up need a rate, or they would only try faster")
 
 
 class RunSeen(msgspec.Struct, frozen=True, array_like=True):

@@ -106,6 +106,11 @@ def headers(head: bytes) -> dict[str, str]:
     return fields
 
 
+def says_when(head: bytes) -> bool:
+    """Whether a refusal says when to come again."""
+    return "retry-after" in headers(head)
+
+
 def retry_after_s(head: bytes, default_s: float = 1.0) -> float:
     """How long a refusal asks to wait, in seconds, at most RETRY_AFTER_S_MAX; `default_s` where it does not say."""
     fields = headers(head)

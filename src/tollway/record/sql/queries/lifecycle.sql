@@ -34,23 +34,25 @@ with leaving as materialized (
 select h.run_id from held h left join entered on true;
 
 -- name: open_due
--- Opens gate $3 to those of the runs behind it whose time has come ($4: to all), at most $1. A parked one is queued again, and its
--- history says so ($2 is who opens). A dependency is shy of a crowd, so its runs come back in the order of their places; else
--- they come by the moment they are due, and no more is read than that. A run that never started takes its concurrency key only
--- now, or waits for it. Returns their lanes, how many they were, and the keys they wanted.
+-- Opens gate $3 to those of the runs behind it whose time has come ($4: to any), at most $1 of them, the first in place. A parked one
+-- is queued again, and its history says so ($2 is who opens). Of those that are due no more than 500 are looked at, and none of
+-- those that are not: the moment is asked for once, which makes it a bound of the index. A run that never
+-- started takes its concurrency key only now, or waits for it. Returns their lanes, how many they were, and the keys they wanted.
 with due as materialized (
     select q.run_id, q.state
     from (
         (
-            select run_id from queue
-            where $3 like 'dependency:%' and gate = $3 and opens_at is not null and ($4 or opens_at <= clock_timestamp())
-            order by place limit $1
+            select run_id from queue where $4 and gate = $3 and opens_at is not null order by place limit $1
         )
         union all
         (
-            select run_id from queue
-            where $3 not like 'dependency:%' and gate = $3 and opens_at <= clock_timestamp()
-            order by opens_at limit $1
+            select run_id
+            from (
+                select run_id, place from queue
+                where not $4 and gate = $3 and opens_at <= (select clock_timestamp())
+                order by opens_at limit 500
+            ) as over
+            order by place limit $1
         )
     ) as d
     join queue q on q.run_id = d.run_id
@@ -104,7 +106,7 @@ select null, (select extract(epoch from min(expires_at)) from queue where expire
 
 -- name: find_expired
 -- Runs past their deadline or time to live that no worker holds.
-select run_id from queue where expires_at <= clock_timestamp() and state <> 1 order by expires_at limit $1;
+select run_id from queue where expires_at <= (select clock_timestamp()) and state <> 1 order by expires_at limit $1;
 
 -- name: reap_worker
 -- Takes back what a lost worker held: each run's fence rises, so that nothing the worker still writes is taken.

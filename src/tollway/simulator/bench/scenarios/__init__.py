@@ -4,7 +4,21 @@ from collections.abc import Awaitable, Callable
 
 from tollway.simulator.bench.harness import BenchOptions, Watcher
 from tollway.simulator.bench.report import ScenarioReport
-from tollway.simulator.bench.scenarios import failover, in_flight, limits, paced, repeats, saturated, ten_calls, wire
+from tollway.simulator.bench.scenarios import (
+    backlog,
+    documents,
+    failover,
+    fairness,
+    in_flight,
+    isolation,
+    limits,
+    overload,
+    paced,
+    repeats,
+    saturated,
+    ten_calls,
+    wire,
+)
 
 Scenario = Callable[[BenchOptions, Watcher], Awaitable[ScenarioReport]]
 
@@ -17,4 +31,9 @@ SCENARIOS: dict[str, Scenario] = {
     "failover": failover.run,
     "repeats": repeats.run,
     "limits": limits.run,
+    "backlog": backlog.run,
+    "isolation": isolation.run,
+    "fairness": fairness.run,
+    "overload": overload.run,
+    "documents": documents.run,
 }

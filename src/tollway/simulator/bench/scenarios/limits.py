@@ -54,9 +54,7 @@ async def run(options: BenchOptions, watcher: Watcher) -> ScenarioReport:
             for row in await stack.providers[0].rows()
             if row.model == REQUESTS.model and row.status == 200
         )
-    if options.plots is not None:
-        options.plots.mkdir(parents=True, exist_ok=True)
-        (options.plots / PLOT).write_text(_plot(course), encoding="utf-8")
+    options.draw(PLOT, lambda: _plot(course))
     problems = [f"{each.tenant}'s {each.agent}: {text}" for each, load in _each(results) for text in run_problems(load)]
     return ScenarioReport(
         scenario="limits",
