@@ -163,7 +163,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     assert await keeper.elected(10.0)
     assert await keeper.open_gates() == ["standard"]
     assert len(await keeper.reap(worker)) == 1
-    assert len(await end_queued_runs(database, [runs[3].id], RunState.CANCELLED, (ActorKind.KEY, "k"))) == 1
+    assert (await end_queued_runs(database, [runs[3].id], RunState.CANCELLED, (ActorKind.KEY, "k"))).ids == [runs[3].id]
     claims, worker = await new_claims(database)
     again = await claim(claims, 10)
     assert await JournalRecord(database, worker).complete([success(one) for one in again.claims]) == [True, True]
@@ -174,7 +174,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     await claims.enter_classes(["standard", "batch"], ["triage", "newer"])
     assert await claims.turn_capped(["default"]) == await keeper.open_full() == []
     assert (await keeper.due()).opens == {}
-    assert await keeper.expire() == await keeper.bury_poison() == []
+    assert (await keeper.expire()).ids == (await keeper.bury_poison()).ids == []
     await keeper.make_partitions()
     await keeper.drop_partitions({"run": 30, "step": 30, "event": 30, "ledger": 0})
     await keeper.forget_old()

@@ -76,7 +76,8 @@ async def _poison(database: Database) -> None:
     await keeper.reap(worker)
     ends = {RunState.DEAD: ("poison", "it lost its worker"), RunState.CANCELLED: (None, None)}
     for run, (state, reason) in zip(runs, ends.items(), strict=True):
-        assert await end_queued_runs(database, [run.id], state, (ActorKind.KEEPER, "9"), reason) == [run.id]
+        ended = await end_queued_runs(database, [run.id], state, (ActorKind.KEEPER, "9"), reason)
+        assert ended.ids == [run.id]
 
 
 def _use(**used: Any) -> str:

@@ -53,7 +53,7 @@ async def while_asked_to_cancel(
 ) -> list[bool | Exception]:
     """Make a write that finds its run locked by a request to cancel it, which then commits."""
     async with session(url) as other, other.transaction():
-        await other.fetch(query("request_cancel"), [run_id], "key:k")
+        await other.fetch(query("request_cancel"), [run_id], ["key:k"])
         writing = asyncio.create_task(write)
         await until_blocked(admin)
     return await writing
@@ -135,7 +135,7 @@ async def test_a_run_that_ends_in_the_queue_leaves_its_cut_call_unknown(
     await intend(JournalRecord(database, worker), held, call_id)
     await Upkeep(database, worker + 1).reap(worker)
     ended = await end_queued_runs(database, [held.run_id], RunState.CANCELLED, (ActorKind.KEY, "k"))
-    assert ended == [held.run_id]
+    assert ended.ids == [held.run_id]
     types = await event_types(admin, held.run_id)
     assert types == ["accepted", "claimed", "step.intent", "retried", "step.unknown", "cancelled"]
     assert await admin.fetchval("select state from step where run_id = $1", held.run_id) == "unknown"

@@ -146,6 +146,12 @@ def faults(plan: dict[str, Any]) -> list[str]:
     "name",
     [
         "accept_runs",
+        "accept_keyed_runs",
+        "find_standing",
+        "list_rivals",
+        "list_pressing_keys",
+        "look_through_keys",
+        "lock_runs",
         "find_idempotent",
         "claim_runs",
         "look_for_work",
@@ -262,3 +268,22 @@ async def test_an_accept_is_planned_the_same_when_it_runs(planner: asyncpg.Conne
         )
     plan = json.loads(row)[0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20 * 200
+
+
+async def test_a_key_passes_on_the_same_whoever_else_waits(planner: asyncpg.Connection) -> None:
+    """P8: where 100,000 of 1,000,000 queued runs wait for one key, passing it on touches pages by the row."""
+    undone = planner.transaction()
+    await undone.start()
+    await planner.execute(
+        "with few as (select run_id from queue where gate is null and state = 0 limit 100000) update queue q "
+        "set gate = 'key', concurrency_key = 'doc', tenant = 'default' from few s where s.run_id = q.run_id"
+    )
+    await planner.execute("analyze queue")
+    await planner.execute("insert into concurrency values ('default', 'doc', gen_random_uuid())")
+    row = await planner.fetchval(
+        "explain (analyze, buffers, timing off, format json) select * from pass_keys(array['default'], array['doc'])"
+    )
+    await undone.rollback()
+    plan = json.loads(row)[0]["Plan"]
+    assert plan["Actual Rows"] == 1
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1000

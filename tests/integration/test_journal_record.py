@@ -282,14 +282,14 @@ async def test_the_second_loss_sets_a_run_apart_and_the_third_ends_it(
         claims, worker = await new_claims(database)
         held = await claims.claim_alone(run.id) if loss == 2 else (await claim(claims)).claims[0]
         assert held is not None
-        assert await upkeep.bury_poison() == []
+        assert (await upkeep.bury_poison()).ids == []
         assert await upkeep.reap(worker) == [(run.id, "standard", loss + 1)]
         assert await upkeep.reap(worker) == []
         states.append(await admin.fetchval("select gate from queue"))
     assert states == [None, "alone", "alone"]
     assert await admin.fetchval("select expires_at from queue") is None
-    assert await upkeep.bury_poison() == [run.id]
-    assert await upkeep.bury_poison() == []
+    assert (await upkeep.bury_poison()).ids == [run.id]
+    assert (await upkeep.bury_poison()).ids == []
     row = await admin.fetchrow("select state, error_code, attempt from run")
     assert tuple(row) == ("dead", "poison", 3)
     letter = await admin.fetchrow("select * from dead_letter")
@@ -310,8 +310,8 @@ async def test_what_nobody_holds_expires_in_time(database: Database, admin: asyn
     upkeep = Upkeep(database, 9)
     due = await upkeep.due()
     assert due.expires_at == pytest.approx(now - 5, abs=0.01)
-    assert set(await upkeep.expire()) == {run.id for run in late}
-    assert await upkeep.expire() == []
+    assert set((await upkeep.expire()).ids) == {run.id for run in late}
+    assert (await upkeep.expire()).ids == []
     rows = await admin.fetch("select id, error_code from run where state = 'expired'")
     assert {row["id"] for row in rows} == {run.id for run in late}
     assert {row["error_code"] for row in rows} == {"expired"}
@@ -319,7 +319,7 @@ async def test_what_nobody_holds_expires_in_time(database: Database, admin: asyn
     await JournalRecord(database, worker).requeue(
         [Leaving(held.run_id, held.fence, held.next_seq, None, 0, "handed_back", None)]
     )
-    assert await upkeep.expire() == [], "a time to live ends with the first start"
+    assert (await upkeep.expire()).ids == [], "a time to live ends with the first start"
 
 
 async def test_elections_have_one_winner_and_can_be_left(database: Database) -> None:

@@ -1,17 +1,21 @@
 """`tollway submit`: one run, accepted and left to itself, waited for, or watched live."""
 
+from typing import cast
+
 import click
 
 from tollway.cli._command import Seconds, Session, client_command, example, pairs, parse_json
 from tollway.cli._errors import DONE, FAILED
 from tollway.cli._output import console, print_json
 from tollway.client import RunView, SubmitOptions
+from tollway.domain.concurrency import POLICIES
 
 
 @click.command(
     epilog=example(
         """tollway submit triage '{"text": "My card has not arrived"}' --watch""",
         "tollway submit triage @ticket.json --lane batch --metadata source=mail",
+        "tollway submit summarise @page.json --concurrency-key doc-17 --concurrency-policy cancel_running",
     )
 )
 @click.argument("agent")
@@ -23,6 +27,18 @@ from tollway.client import RunView, SubmitOptions
 @click.option("--metadata", multiple=True, metavar="K=V", help="Kept with the run, to find it by; may be repeated.")
 @click.option("--delay", type=Seconds(), help="Start no sooner than after this long.")
 @click.option("--deadline", type=Seconds(), help="Let the run expire after this long.")
+@click.option("--ttl", type=Seconds(), help="Let the run expire if it has not started after this long.")
+@click.option(
+    "--priority",
+    type=Seconds(),
+    help="Head start within its lane: it stands in line as if submitted this much earlier.",
+)
+@click.option("--concurrency-key", metavar="KEY", help="Of the runs with one key, one runs at a time.")
+@click.option(
+    "--concurrency-policy",
+    type=click.Choice(POLICIES),
+    help="If the key is taken: wait (queue, the default), give up (cancel_newest), or take its place (cancel_running).",
+)
 @click.option("--idempotency-key", metavar="KEY", help="A second submit with the same key is the same run.")
 @client_command
 async def submit(
@@ -36,6 +52,10 @@ async def submit(
     metadata: tuple[str, ...],
     delay: float | None,
     deadline: float | None,
+    ttl: float | None,
+    priority: float | None,
+    concurrency_key: str | None,
+    concurrency_policy: str | None,
     idempotency_key: str | None,
 ) -> int:
     """Submit a run of AGENT with JSON as its input ("-" reads stdin, "@file" a file).
@@ -44,15 +64,17 @@ async def submit(
     """
     if watch and wait is not None:
         raise click.UsageError("--watch and --wait exclude each other")
-    options: SubmitOptions = {}
-    if lane is not None:
-        options["lane"] = lane
-    if metadata:
-        options["metadata"] = pairs(metadata, "--metadata")
-    if delay is not None:
-        options["delay_s"] = delay
-    if deadline is not None:
-        options["deadline_s"] = deadline
+    given = {
+        "lane": lane,
+        "metadata": pairs(metadata, "--metadata") or None,
+        "delay_s": delay,
+        "deadline_s": deadline,
+        "ttl_s": ttl,
+        "priority_s": priority,
+        "concurrency_key": concurrency_key,
+        "concurrency_policy": concurrency_policy,
+    }
+    options = cast(SubmitOptions, {name: value for name, value in given.items() if value is not None})
     session.interrupted = f"interrupted; if the run was accepted, it goes on: tollway runs --agent {agent}"
     run = await session.client.submit(
         agent,

@@ -13,6 +13,7 @@ class Gate(StrEnum):
     TIME = "time"
     CAPACITY = "capacity"
     DEPENDENCY = "dependency"
+    KEY = "key"
 
     def before(self, key: str) -> str:
         """The gate of this kind that stands before `key`: a tier, a dependency."""

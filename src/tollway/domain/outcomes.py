@@ -52,10 +52,11 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody asked for it; `actor_kind` and `actor_id` say who."""
+    """Somebody asked for it; `actor_kind` and `actor_id` say who, `by` which run of its concurrency key it went for."""
 
     actor_kind: str
     actor_id: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ _ACCEPTED = (
 )
 
 
-def accepted_json(run: NewRun, standing: Standing) -> bytes:
-    """The new run's JSON, as `run_json` would give it right after the accept."""
+def accepted_json(run: NewRun, standing: Standing, *, waits: bool = False) -> bytes:
+    """The new run's JSON, as `run_json` would give it right after the accept; `waits` for its concurrency key."""
     text = str(run.id)
-    due = Blocked(Gate.TIME, None, run.created_at + run.delay_s) if run.delay_s > 0 else None
-    blocked = due or held_back(standing, run.tenant, run.agent)
+    blocked = Blocked(Gate.KEY, run.concurrency_key) if waits else None
+    if run.delay_s > 0:
+        blocked = Blocked(Gate.TIME, None, run.created_at + run.delay_s)
+    blocked = blocked or held_back(standing, run.tenant, run.agent)
     return _ACCEPTED % (
         text.encode(),
         _json(run.tenant),

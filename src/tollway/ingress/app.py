@@ -29,7 +29,7 @@ from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
 from tollway.ingress.wire.app import WireApp, on_the_wire
 from tollway.ingress.wire.door import Door
-from tollway.record.accept import NewRun
+from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import run_is_final
 
 Scope = MutableMapping[str, Any]
@@ -133,21 +133,22 @@ class Api:
             run = self.context.hot.admit(head, body)
             accepted = await self.context.admission.accept(run)
             if not accepted.replayed:
-                self.context.told(run)
+                self.context.told(run, accepted)
             if head.streams:
                 await self._stream(accepted.run_id, accepted.replayed, send)
                 return
             if wait_s is not None:
-                reply = await self._wait(run, accepted.run_id, accepted.replayed, wait_s)
+                reply = await self._wait(run, accepted, wait_s)
             elif accepted.replayed:
                 reply = await self.context.hot.known(accepted.run_id)
             else:
-                reply = self.context.hot.accepted(run)
+                reply = await self.context.hot.fresh(run, accepted)
         except Exception as error:
             reply = self.refusal(error)
         await _send(send, reply)
 
-    async def _wait(self, run: NewRun, run_id: Any, replayed: bool, wait_s: float) -> Reply:
+    async def _wait(self, run: NewRun, accepted: Accepted, wait_s: float) -> Reply:
+        run_id, replayed = accepted.run_id, accepted.replayed
         try:
             row = await wait_until_final(self.services.reads, self.services.run_news, run_id, wait_s)
         except DatabaseUnavailable:
@@ -155,7 +156,7 @@ class Api:
                 raise
             row = None  # the run is accepted, whatever can be read of it
         if row is None and not replayed:
-            return self.context.hot.accepted(run)
+            return self.context.hot.accepted(run, accepted)
         final = row is not None and run_is_final(row)
         reply = await self.context.hot.known(run_id, 200 if final else 202)
         reply.headers = reply.headers if replayed else reply.headers[:2]

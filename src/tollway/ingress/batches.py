@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.context import ApiContext
@@ -67,8 +66,8 @@ async def _result(api: ApiContext, run: NewRun | None, waiting: "asyncio.Future[
         if accepted.replayed:
             reply = await api.hot.known(accepted.run_id)
             return b'{"status":202,"replayed":true,"run":%b}' % reply.body
-        api.told(run)
-        return b'{"status":202,"run":%b}' % accepted_json(run, api.hot.standing)
+        api.told(run, accepted)
+        return b'{"status":202,"run":%b}' % (await api.hot.fresh(run, accepted)).body
     except Exception as error:
         problem = as_problem(error)
         if problem is None:

@@ -12,7 +12,7 @@ from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import Submissions
 from tollway.ingress.wire.accounts import KeyDesk, WireLedger
 from tollway.ingress.wire.door import Door, DoorServices
-from tollway.record.accept import NewRun
+from tollway.record.accept import Accepted, NewRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,16 @@ class ApiContext:
     wire: Door | None
     board: LoadBoard
 
-    def told(self, run: NewRun) -> None:
+    def told(self, run: NewRun, accepted: Accepted) -> None:
         """A new run is on record: count it, and tell the workers of its lane."""
         services = self.services
         services.metrics.runs_accepted.add(run.lane)
         services.metrics.accept_seconds.observe(services.clock.now() - run.created_at)
-        services.news.publish("queue", run.lane)
+        if accepted.ended:
+            services.news.publish("webhook", "")
+            return
+        if not accepted.waits:
+            services.news.publish("queue", run.lane)
         if run.delay_s > 0 or run.deadline_at is not None or run.ttl_s is not None:
             services.news.publish("due", "")
 

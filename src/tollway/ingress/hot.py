@@ -19,7 +19,7 @@ from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.problems import Reply, invalid, unavailable
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody, Submissions, read_idempotency_key
-from tollway.record.accept import NewRun
+from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import RunRow, run_json, run_tenant
 
 WAIT_S_MAX = 60
@@ -101,9 +101,21 @@ class HotRoutes:
         decoded = decode_body(self._decoder, body, self._services.options.json_depth_max)
         return self._submissions.new_run(caller, decoded, key)
 
-    def accepted(self, run: NewRun) -> Reply:
-        """202 for a run that was written now."""
-        return Reply(202, accepted_json(run, self.standing))
+    def accepted(self, run: NewRun, accepted: Accepted) -> Reply:
+        """202 for a run that was written now and has not ended with that."""
+        return Reply(202, accepted_json(run, self.standing, waits=accepted.waits))
+
+    async def fresh(self, run: NewRun, accepted: Accepted) -> Reply:
+        """202 for a run that was written now. Raises DatabaseUnavailable."""
+        if not accepted.ended:
+            return self.accepted(run, accepted)
+        return self.ended(run.id, await self._services.reads.run(run.id))
+
+    def ended(self, run_id: UUID, row: RunRow | None) -> Reply:
+        """202 for a run that ended with its accept, given its row. Raises Problem `not_found`."""
+        if row is None:
+            raise no_such_run(str(run_id))
+        return Reply(202, run_json(row))
 
     def look_up(self, head: Head, run: str) -> tuple[Caller, UUID]:
         """Who asks for which run. Raises Problem."""

@@ -121,8 +121,14 @@ class HotProtocol(WireProtocol):
         api: Api = self.app
         accepted = done.result()
         if not accepted.replayed:
-            api.context.told(run)
-            return api.context.hot.accepted(run)
+            api.context.told(run, accepted)
+            if not accepted.ended:
+                return api.context.hot.accepted(run, accepted)
+            ended = api.services.reads.run(run.id)
+            ended.add_done_callback(
+                lambda row: self._finish(cycle, lambda: api.context.hot.ended(run.id, row.result()))
+            )
+            return None
         reading = api.services.reads.run(accepted.run_id)
         reading.add_done_callback(
             lambda row: self._finish(cycle, lambda: api.context.hot.repeated(accepted.run_id, row.result()))

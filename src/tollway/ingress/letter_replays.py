@@ -19,7 +19,7 @@ from tollway.ingress.auth import Caller
 from tollway.ingress.context import ApiContext
 from tollway.ingress.hot import as_problem, no_such_run
 from tollway.ingress.replays import new_input, new_run, told
-from tollway.record.replay import Kept, Replay, Replayable, read_replayables, replay_runs
+from tollway.record.replay import Kept, Replay, Replayable, Replayed, read_replayables, replay_runs
 
 RESULTS_MAX = 1000
 RESULTS_BYTES_MAX = 4 << 20
@@ -116,12 +116,14 @@ async def _replay_some(
         else:
             replays[letter.id] = Replay(new, letter.id, plan.kept)
             verdicts.append((text, replays[letter.id]))
-    won = await _write(api, list(replays.values()))
+    done = await _write(api, list(replays.values()))
+    won = [(one.new, one.old) for one in replays.values() if one.old in done.olds]
+    documents = dict(zip((old for _, old in won), await told(api, won, done), strict=True))
     for text, verdict in verdicts:
         if isinstance(verdict, Problem):
             results.refuse(text, verdict)
-        elif verdict.old in won:
-            results.add(text, 202, told(api, verdict.new, verdict.old))
+        elif verdict.old in documents:
+            results.add(text, 202, documents[verdict.old])
         else:
             results.refuse(
                 text, Problem("conflict", f"Run {text} was replayed or discarded by somebody else meanwhile.")
@@ -144,7 +146,7 @@ def open_letter(caller: Caller, text: str, old: Replayable | None) -> Replayable
     return old
 
 
-async def _write(api: ApiContext, replays: list[Replay]) -> frozenset[UUID]:
+async def _write(api: ApiContext, replays: list[Replay]) -> Replayed:
     """Write them; an answer that was lost is asked for again, which doubles nothing. Raises DatabaseUnavailable."""
     for left in reversed(range(_TRIES)):
         try:
@@ -153,4 +155,4 @@ async def _write(api: ApiContext, replays: list[Replay]) -> frozenset[UUID]:
             if not left:
                 raise
             await asyncio.sleep(_PAUSE_S)
-    return frozenset()
+    return Replayed()

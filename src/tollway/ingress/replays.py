@@ -1,5 +1,6 @@
 """Replays: an ended run's request made into a new run, with its journal as far as is asked."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -7,15 +8,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tollway.domain.errors import Problem
-from tollway.ingress.accepted import accepted_json
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.context import ApiContext
 from tollway.ingress.forecasts import Entry
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import invalid
-from tollway.record.accept import NewRun
-from tollway.record.replay import Kept, Replay, Replayable, read_replayables, replay_runs
+from tollway.record.accept import Accepted, NewRun
+from tollway.record.replay import Kept, Replay, Replayable, Replayed, read_replayables, replay_runs
 
 From = Annotated[str, Meta(extra_json_schema={"enum": [kept.value for kept in Kept]})]
 _encode = msgspec.json.Encoder().encode
@@ -49,16 +49,21 @@ async def replay(api: ApiContext, caller: Caller, run_id: UUID, body: ReplayBody
     if body.from_step is not None and body.from_step > old.steps + 1:
         raise invalid("from_step", f"is beyond the journal, which has {old.steps} steps")
     new = new_run(api, caller, old, new_input(old, body.input, body.input_patch))
-    await replay_runs(services.database, [Replay(new, run_id, kept)], letters=False)
-    return told(api, new, run_id)
+    done = await replay_runs(services.database, [Replay(new, run_id, kept)], letters=False)
+    return (await told(api, [(new, run_id)], done))[0]
 
 
-def told(api: ApiContext, new: NewRun, old: UUID) -> bytes:
-    """Tell workers of a replay and followers of the old run; the new run's JSON."""
-    api.admission.entered(new)
-    api.told(new)
-    api.services.news.publish("run", str(old))
-    return accepted_json(new, api.hot.standing)
+async def told(api: ApiContext, replays: Sequence[tuple[NewRun, UUID]], done: Replayed) -> list[bytes]:
+    """Tell workers of replays, and followers of the old runs; the new runs' JSON. Raises DatabaseUnavailable."""
+    standing = await api.services.accepts.stand([new for new, _ in replays], done.rows)
+    documents = []
+    for new, old in replays:
+        accepted = standing.get(new.id) or Accepted(new.id, replayed=False)
+        api.admission.entered(new)
+        api.told(new, accepted)
+        api.services.news.publish("run", str(old))
+        documents.append((await api.hot.fresh(new, accepted)).body)
+    return documents
 
 
 def kept_of(word: str | None) -> Kept:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from tollway.domain.clock import Clock
+from tollway.domain.concurrency import POLICIES
 from tollway.domain.errors import Problem
 from tollway.domain.ids import IdMaker
 from tollway.domain.money import nano
@@ -29,7 +30,6 @@ METADATA_KEYS_MAX = 64
 METADATA_BYTES_MAX = 16_384
 PRIORITY_S_MAX = 86_400
 USD_MAX = 1_000_000_000
-POLICIES = ("queue", "cancel_newest", "cancel_running")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")

@@ -1,17 +1,24 @@
 """Accepting runs: written down, with their place in the queue, before anyone is told so (P1).
 
-Many requests share one statement and one commit; each awaits its own result.
+Many requests share one statement and one commit; each awaits its own result. A flush in which some run has a
+concurrency key takes a statement of its own, so that the others pay nothing for keys.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from tollway import failpoints
-from tollway.domain.errors import Problem
+from tollway.domain.concurrency import CANCEL_RUNNING
+from tollway.domain.errors import DatabaseUnavailable, Problem
+from tollway.domain.words import ActorKind
+from tollway.record.cancel import Cancellation
+from tollway.record.concurrency import ConcurrencyKeys, Key
 from tollway.record.database import Database
 from tollway.record.group_commit import FlushOptions, GroupCommit
 
@@ -48,10 +55,15 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """What stands in the record: `run_id` is an earlier run's when its idempotency key was used before."""
+    """What stands in the record: `run_id` is an earlier run's when its idempotency key was used before.
+
+    `waits` says that the run waits for its concurrency key, `ended` that it was cancelled for it at once.
+    """
 
     run_id: UUID
     replayed: bool
+    waits: bool = False
+    ended: bool = False
 
 
 def moment(epoch_s: float | None) -> datetime | None:
@@ -68,8 +80,16 @@ def place_of(run: NewRun) -> int:
 class Accepts:
     """The door to the record for new runs."""
 
-    def __init__(self, database: Database, on_flush: Callable[[int, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_flush: Callable[[int, float], None] | None = None,
+        on_cancelled: Callable[[Cancellation], None] | None = None,
+    ) -> None:
+        """`on_cancelled` hears of the runs that were cancelled for new ones of their concurrency keys."""
         self._database = database
+        self._keys = ConcurrencyKeys(database)
+        self._on_cancelled = on_cancelled
         self._commits: GroupCommit[NewRun, Accepted] = GroupCommit(
             self._write, FlushOptions(patience_s=ACCEPT_PATIENCE_S), on_flush
         )
@@ -96,14 +116,52 @@ class Accepts:
     async def _write(self, runs: Sequence[NewRun]) -> list[Accepted | Exception]:
         if failpoints.armed:
             failpoints.hit("accept.before")
-        rows = await self._database.rows("accept_runs", *run_columns(runs))
+        rows = await self._database.rows(accepting(runs), *run_columns(runs))
         if failpoints.armed:
             failpoints.hit("accept.after")
-        if len(rows) == len(runs):
+        standing = await self.stand(runs, rows)
+        if len(rows) == len(runs) and not standing:
             return [Accepted(run.id, replayed=False) for run in runs]
         written = {row[0] for row in rows}
         known = await self._known([run for run in runs if run.id not in written and run.idempotency_key])
-        return [self._verdict(run, written, known) for run in runs]
+        return [standing.get(run.id) or self._verdict(run, written, known) for run in runs]
+
+    async def stand(self, runs: Sequence[NewRun], rows: Sequence[Any]) -> dict[UUID, Accepted]:
+        """Of runs that were written just now, those that wait for their concurrency key or ended for it.
+
+        `rows` is what writing them returned. Others are cancelled for them first, where they ask for that.
+        """
+        keyed = [run for run in runs if run.concurrency_key is not None]
+        if not keyed:
+            return {}
+        found = {row["id"]: row for row in rows}
+        pressing = [run for run in keyed if run.concurrency_policy == CANCEL_RUNNING and run.delay_s <= 0]
+        pressing = [run for run in pressing if run.id not in found or found[run.id]["gate"] == "key"]
+        await self._settle(pressing)
+        # the answer to an earlier copy of this write may have been lost, and who pressed moved others
+        unsure = [run.id for run in keyed if pressing or run.id not in found]
+        if unsure:
+            found |= {row["id"]: row for row in await self._look(unsure)}
+        return {
+            UUID(int=run_id.int): Accepted(UUID(int=run_id.int), False, row["gate"] == "key", row["ended"])
+            for run_id, row in found.items()
+            if row["gate"] == "key" or row["ended"]
+        }
+
+    async def _settle(self, pressing: Sequence[NewRun]) -> None:
+        """Have the runs cancelled whose place these take; what fails here the keeper does later."""
+        by_asker: dict[str, list[Key]] = {}
+        for run in pressing:
+            by_asker.setdefault(run.key_id, []).append((run.tenant, run.concurrency_key or ""))
+        for key_id, keys in by_asker.items():
+            with suppress(DatabaseUnavailable):
+                done = await self._keys.settle(keys, (ActorKind.KEY, key_id))
+                if self._on_cancelled is not None:
+                    self._on_cancelled(done)
+
+    async def _look(self, run_ids: Sequence[UUID]) -> Sequence[Any]:
+        """What became of runs that stand in the record; nothing of those that do not."""
+        return await self._database.rows("find_standing", run_ids, min(run_ids), max(run_ids))
 
     async def _known(self, runs: Sequence[NewRun]) -> dict[tuple[str, str | None], tuple[bytes, UUID]]:
         if not runs:
@@ -128,6 +186,11 @@ class Accepts:
                 fields={"run_id": str(run_id)},
             )
         return Accepted(run_id, replayed=run_id != run.id)
+
+
+def accepting(runs: Sequence[NewRun]) -> str:
+    """The name of the query that writes these runs."""
+    return "accept_runs" if all(run.concurrency_key is None for run in runs) else "accept_keyed_runs"
 
 
 def run_columns(runs: Sequence[NewRun]) -> tuple[list[object], ...]:

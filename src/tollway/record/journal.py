@@ -5,7 +5,7 @@ is left out whole, and then looked up: either an earlier copy of this very write
 lease is lost (Fenced).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -132,9 +132,13 @@ Verdict = bool | Exception
 class JournalRecord:
     """The journal's writes of one worker."""
 
-    def __init__(self, database: Database, worker: int) -> None:
+    def __init__(
+        self, database: Database, worker: int, on_opened: Callable[[Sequence[str]], None] | None = None
+    ) -> None:
+        """`on_opened` hears of the lanes of runs that may start now, since they waited for an ended one's key."""
         self._database = database
         self._worker = worker
+        self._on_opened = on_opened
 
     async def write(self, writes: Sequence[RunWrite]) -> list[Verdict]:
         """Write what running runs did."""
@@ -185,6 +189,8 @@ class JournalRecord:
         if failpoints.armed:
             _pass("after", writes)
             failpoints.hit("complete.after")
+        if rows and rows[0][1] is not None and self._on_opened is not None:
+            self._on_opened(rows[0][1])
         return await self._verdicts(rows, writes)
 
     async def requeue(self, leavings: Sequence[Leaving]) -> list[Verdict]:

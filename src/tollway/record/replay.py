@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from tollway.record.accept import NewRun, run_columns
+from tollway.record.accept import NewRun, accepting, run_columns
 from tollway.record.database import Connection, Database
 
 INPUT_BYTES_MAX = 8 << 20
@@ -62,6 +62,14 @@ class Replay:
     kept: Kept | int = Kept.NOTHING
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Which old runs were replayed, and what writing the new ones returned, as `Accepts.stand` wants to see it."""
+
+    olds: frozenset[UUID] = frozenset()
+    rows: Sequence[Any] = ()
+
+
 async def read_replayables(database: Database, ids: Sequence[UUID]) -> list[Replayable | None]:
     """The runs to be replayed, in order, None where there is none; as many of the first as fit into memory together.
 
@@ -71,14 +79,16 @@ async def read_replayables(database: Database, ids: Sequence[UUID]) -> list[Repl
     return [None if row["id"] is None else Replayable(**dict(row)) for row in rows]
 
 
-async def replay_runs(database: Database, replays: Sequence[Replay], *, letters: bool) -> frozenset[UUID]:
+async def replay_runs(database: Database, replays: Sequence[Replay], *, letters: bool) -> Replayed:
     """Write the new runs and tell the old ones; returns the old ones replayed. Raises DatabaseUnavailable.
 
     With `letters` only those are replayed whose dead letter nobody has replayed or discarded. Then it is safe to
-    repeat: what an earlier call with the same new runs did counts as done.
+    repeat: what an earlier call with the same new runs did counts as done. A new run that ends at once for its
+    concurrency key takes nothing over, and leaves the old one's dead letter.
     """
     if not replays:
-        return frozenset()
+        return Replayed()
+    rows: Sequence[Any] = ()
     async with database.connection() as connection, connection.transaction():
         olds = [replay.old for replay in replays]
         # the lock keeps the event numbers of two replays apart, and what is asked next sees what the other one did
@@ -90,14 +100,18 @@ async def replay_runs(database: Database, replays: Sequence[Replay], *, letters:
             done = {one.old for one in wanted if one.old in found and found[one.old]["replayed_as"] == one.new.id}
             wanted = [one for one in wanted if one.old in found and _is_open(found[one.old])]
         if wanted:
-            await _write(database, connection, wanted)
-    return frozenset(done | {one.old for one in wanted})
+            rows = await _write(database, connection, wanted)
+    return Replayed(frozenset(done | {one.old for one in wanted}), rows)
 
 
-async def _write(database: Database, connection: Connection, replays: Sequence[Replay]) -> None:
-    olds, news = [one.old for one in replays], [one.new for one in replays]
-    await database.on(connection, "accept_runs", *run_columns(news))
-    await database.on(connection, "tell_replayed", olds, [new.id for new in news], news[0].key_id)
+async def _write(database: Database, connection: Connection, replays: Sequence[Replay]) -> Sequence[Any]:
+    news = [one.new for one in replays]
+    query = accepting(news)
+    rows = await database.on(connection, query, *run_columns(news))
+    live = {row["id"] for row in rows if query == "accept_runs" or not row["ended"]}
+    replays = [one for one in replays if one.new.id in live]
+    told = [one.old for one in replays], [one.new.id for one in replays]
+    await database.on(connection, "tell_replayed", *told, news[0].key_id)
     kept = [one for one in replays if one.kept is not Kept.NOTHING]
     if kept:
         before = [one.kept if isinstance(one.kept, int) else None for one in kept]
@@ -105,6 +119,7 @@ async def _write(database: Database, connection: Connection, replays: Sequence[R
             connection, "copy_steps", [one.old for one in kept], [one.new.id for one in kept], before
         )
         await database.on(connection, "start_journals", [row[0] for row in copied], [row[1] for row in copied])
+    return rows
 
 
 def _is_open(letter: Any) -> bool:

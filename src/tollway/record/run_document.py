@@ -127,7 +127,7 @@ def blocked_json(blocked: Blocked | None) -> bytes:
 
 def _gated(gate: str, opens_at: datetime | None, concurrency_key: str | None, *, parked: bool) -> Blocked:
     reason, _, key = gate.partition(":")
-    if reason == "key":
+    if reason == Gate.KEY:
         key = concurrency_key or ""
     elif parked and reason == Gate.TIME:  # as the version before parks
         reason = Gate.CAPACITY

@@ -7,11 +7,13 @@ from uuid import UUID
 
 from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
-from tollway.record.cancel import end_queued_runs
+from tollway.record.cancel import Cancellation, Ended, end_queued_runs
+from tollway.record.concurrency import FIRST_KEY, ConcurrencyKeys, Key
 from tollway.record.database import Database
 
 DUE_MAX = 500
 FORGET_MAX = 5000
+NOBODY = Cancellation(frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class Upkeep:
     def __init__(self, database: Database, keeper_id: int) -> None:
         self._database = database
         self._keeper_id = keeper_id
+        self._keys = ConcurrencyKeys(database)
+        self._due_keys: list[Key] = []
+        self._pressing = self._looked_through = FIRST_KEY
 
     async def elected(self, term_s: float) -> bool:
         """Whether this keeper is the one, for the next `term_s`."""
@@ -58,13 +63,30 @@ class Upkeep:
                 "open_due", opening.most, str(self._keeper_id), opening.gate, opening.early
             )
             lanes.update(dict.fromkeys(row["lane"] for row in rows))
+            wanted = [row for row in rows if row["keys"]]
+            self._due_keys += [key for row in wanted for key in zip(row["tenants"], row["keys"], strict=True)]
         return list(lanes)
 
-    async def expire(self) -> list[UUID]:
+    async def settle_due_keys(self) -> Cancellation:
+        """Cancel whoever must go for runs that were due, or those for the others of their key."""
+        keys, self._due_keys = self._due_keys, []
+        return await self._keys.settle(keys, self._actor) if keys else NOBODY
+
+    async def mend_keys(self) -> Cancellation:
+        """Do what an accept or an end left undone because its process died, or is too old to know of keys.
+
+        Every call looks at a page of all keys in turn, and at those for which runs wait that press.
+        """
+        pressing = await self._keys.pressing(self._pressing)
+        self._pressing = pressing[-1] if pressing else FIRST_KEY
+        done = await self._keys.settle(pressing, self._actor) if pressing else NOBODY
+        last, lanes = await self._keys.mend(self._looked_through)
+        self._looked_through = last or FIRST_KEY
+        return Cancellation(done.ended, done.asked, lanes=done.lanes | lanes)
+
+    async def expire(self) -> Ended:
         """End what no worker holds and whose time is over."""
         ids = [row["run_id"] for row in await self._database.rows("find_expired", DUE_MAX)]
-        if not ids:
-            return []
         return await end_queued_runs(
             self._database, ids, RunState.EXPIRED, self._actor, ("expired", "the run's time passed before it could run")
         )
@@ -92,11 +114,9 @@ class Upkeep:
         lost = [row["process"] for row in await self._database.rows("find_lost_wire_calls")]
         return len(await self._database.rows("end_lost_wire_calls", lost)) if lost else 0
 
-    async def bury_poison(self) -> list[UUID]:
+    async def bury_poison(self) -> Ended:
         """End runs that lost even the process of their own."""
         ids = [row["run_id"] for row in await self._database.rows("find_poison")]
-        if not ids:
-            return []
         reason = "the run lost its worker three times, the last time in a process of its own"
         return await end_queued_runs(self._database, ids, RunState.DEAD, self._actor, ("poison", reason))
 

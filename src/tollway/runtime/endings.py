@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tollway.domain.concurrency import CODE, superseded
 from tollway.domain.errors import Fenced
 from tollway.domain.outcomes import (
     Abandoned,
@@ -45,6 +46,10 @@ async def _write(execution: Execution, outcome: Outcome) -> None:
         case Expired():
             message = "the run's deadline passed while it ran"
             await journal.end(journal.fact("expired", _why("expired", message)), _end("expired", "expired", message))
+        case Cancelled(actor_kind, actor_id, by) if by:
+            why = superseded(by)
+            told = journal.fact("cancelled", _why(CODE, why), actor_kind, actor_id)
+            await journal.end(told, _end("cancelled", CODE, why))
         case Cancelled(actor_kind, actor_id):
             await journal.end(journal.fact("cancelled", attempt, actor_kind, actor_id), _end("cancelled"))
         case RetryAt(delay_s, code, message):

@@ -15,6 +15,7 @@ from tollway.hotstate.broadcast import Broadcast
 from tollway.llm.breakers.news import DEPENDENCIES, read_told
 from tollway.queue.beats import Beat, BeatWatch
 from tollway.queue.reopening import Reopening
+from tollway.record.cancel import Ended, tell_cancelled
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
 
@@ -114,6 +115,7 @@ class Keeper:
             await self._end_lost_calls()
             await self._open_full()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
+            tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()
@@ -145,9 +147,16 @@ class Keeper:
             self._broadcast.publish("queue", lane)
 
     async def _bury_poison(self) -> None:
-        for run_id in await self._upkeep.bury_poison():
+        buried = await self._upkeep.bury_poison()
+        for run_id in buried.ids:
             log.warning("run.poison", run_id=str(run_id))
+        self._tell_ended(buried)
+
+    def _tell_ended(self, ended: Ended) -> None:
+        for run_id in ended.ids:
             self._broadcast.publish("run", str(run_id))
+        for lane in ended.lanes:
+            self._broadcast.publish("queue", lane)
 
     async def _keep_partitions(self) -> None:
         await self._upkeep.make_partitions()
@@ -191,10 +200,10 @@ class Keeper:
         if openings:
             for lane in await self._upkeep.open_gates(openings):
                 self._broadcast.publish("queue", lane)
+            tell_cancelled(self._broadcast, await self._upkeep.settle_due_keys())
             return 0.0
         if due.expires_at is not None and due.expires_at <= now:
-            for run_id in await self._upkeep.expire():
-                self._broadcast.publish("run", str(run_id))
+            self._tell_ended(await self._upkeep.expire())
             return 0.0
         moments = (self._reopening.next_at(due.opens, now), due.expires_at)
         return min((at - now for at in moments if at is not None), default=60.0)

@@ -358,7 +358,7 @@ class Worker:
 
 def _cancelled(asked_by: str) -> Cancelled:
     kind, _, who = asked_by.partition(":")
-    return Cancelled(kind, who)
+    return Cancelled(kind, *who.split(" for ", 1))
 
 
 def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:

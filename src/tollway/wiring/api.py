@@ -15,6 +15,7 @@ from tollway.ingress.services import ApiOptions, ApiServices, LaneLimits, WireSe
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
+from tollway.record.cancel import tell_cancelled
 from tollway.record.keys import ensure_admin_key
 from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
@@ -104,7 +105,7 @@ def _make_api(
     sync.on_change(lambda snapshot: shifts.take(snapshot.shifts))
     services = ApiServices(
         parts.database,
-        Accepts(parts.database, parts.metrics.flushes("accept")),
+        Accepts(parts.database, parts.metrics.flushes("accept"), lambda done: tell_cancelled(parts.broadcast, done)),
         reads,
         sync,
         parts.broadcast,

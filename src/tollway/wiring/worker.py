@@ -193,7 +193,7 @@ def _worker_services(
     return WorkerServices(
         parts.database,
         claims,
-        JournalRecord(parts.database, claims.worker),
+        JournalRecord(parts.database, claims.worker, lambda lanes: _tell_open(parts, lanes)),
         parts.broadcast,
         parts.clock,
         runs,
@@ -238,6 +238,12 @@ def _make_gates(parts: Base, agents: Registry, governor: Governor) -> _Gates:
         {spec.name: spec.lane for spec in specs},
     )
     return _Gates(dependencies, ProcessDoors(options, governor, dependencies.board, parts.clock))
+
+
+def _tell_open(parts: Base, lanes: Sequence[str]) -> None:
+    """Runs of these lanes may start now, here or elsewhere."""
+    for lane in lanes:
+        parts.broadcast.publish("queue", lane)
 
 
 def _replaced(worker: Worker, stop: asyncio.Event) -> None:

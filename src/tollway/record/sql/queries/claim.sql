@@ -69,8 +69,9 @@ with open_line as materialized (
     update queue q
     set state = 1, worker = $1, fence = (((q.fence >> 16) + 1) << 16) | $6::bigint, next_seq = q.next_seq + 1,
         started_at = coalesce(q.started_at, statement_timestamp())
-    from taken t
+    from (select * from taken order by run_id) as t -- in which ends lock them
     where q.run_id = t.run_id and q.state = 0
+        and coalesce(q.gate, '') = '' -- it may have been claimed and given back meanwhile (so said, no index of the backlog fits)
     returning q.run_id, q.fence, q.next_seq, q.errors, q.lost, q.started_at, q.steps, q.llm_calls, t.class, t.tenant,
         t.est_nano, q.cancelled_by, t.weight, t.place
 ), charged as (

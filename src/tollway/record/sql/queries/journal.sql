@@ -68,7 +68,8 @@ select run_id from held;
 
 -- name: complete_runs
 -- Ends runs, with the last outcomes, money and events they bring along. The parameters of write_journal without its
--- intents come first; a run that is not held as the writer believes is left out whole. Returns the runs ended.
+-- intents come first; a run that is not held as the writer believes is left out whole. Concurrency keys pass to their heirs.
+-- Returns the runs ended, and the lanes of the heirs.
 with ending as materialized (
     select * from unnest(
         $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
@@ -77,11 +78,12 @@ with ending as materialized (
         run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
         state, output, error_code, error_message, ended_at, degraded, fingerprint
     )
+    order by run_id -- one order for all who wait for such rows
 ), held as (
     delete from queue q using ending e
     where q.run_id = e.run_id and q.fence = e.fence and q.worker = $1 and q.next_seq = e.seq
     returning q.run_id, q.tenant, q.lane, q.class, q.errors, q.lost, q.started_at, q.steps, q.llm_calls, q.input_tokens,
-        q.output_tokens, q.cached_tokens, q.cost_nano
+        q.output_tokens, q.cached_tokens, q.cost_nano, q.concurrency_key
 ), ended as (
     update run r
     set state = e.state, output = e.output, error_code = e.error_code, error_message = e.error_message, fence = e.fence,
@@ -136,8 +138,20 @@ with ending as materialized (
     insert into webhook_delivery (run_id, url, secret_env, due_at)
     select id, webhook_url, webhook_secret_env, now() from ended where webhook_url is not null
     on conflict (run_id) do nothing
+), passed as materialized (
+    select p.* from (
+        select array_agg(tenant) as tenants, array_agg(concurrency_key) as keys from held where concurrency_key is not null
+        having count(*) > 0
+    ) as k
+    cross join lateral pass_keys(k.tenants, k.keys) as p
+), entered as materialized (
+    select array_agg(lane) as lanes, enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
+    from (
+        select lane, class, tenant, min(place) as place from passed group by lane, class, tenant order by lane, class, tenant
+    ) as line
+    having count(*) > 0
 )
-select run_id from held;
+select h.run_id, e.lanes from held h left join entered e on true;
 
 -- name: find_writes
 -- For writes that were refused: where their runs stand now, to tell a lost answer from a lost lease.

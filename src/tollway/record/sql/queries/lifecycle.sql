@@ -8,6 +8,7 @@ with leaving as materialized (
     select *, clock_timestamp() as at
     from unnest($2::uuid[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
         as l (run_id, fence, seq, delay_s, errors, type, data, actor_kind, gate)
+    order by run_id
 ), held as (
     update queue q
     set state = case when l.type = 'parked' and q.cancelled_by is null then 3 else 0 end, worker = null,
@@ -35,7 +36,8 @@ select h.run_id from held h left join entered on true;
 -- name: open_due
 -- Opens gate $3 to those of the runs behind it whose time has come ($4: to any), at most $1 of them, the first in place. A parked one
 -- is queued again, and its history says so ($2 is who opens). Of those that are due no more than 500 are looked at, and none of
--- those that are not: the moment is asked for once, which makes it a bound of the index. Returns their lanes and how many they were.
+-- those that are not: the moment is asked for once, which makes it a bound of the index. A run that never
+-- started takes its concurrency key only now, or waits for it. Returns their lanes, how many they were, and the keys they wanted.
 with due as materialized (
     select q.run_id, q.state
     from (
@@ -58,22 +60,34 @@ with due as materialized (
     for update of q skip locked
 ), opened as (
     update queue q
-    set state = 0, gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone' end, opens_at = null,
+    set state = 0, opens_at = null, gate = case when q.lost >= 2 and q.cancelled_by is null then 'alone'
+            when q.concurrency_key is not null and q.started_at is null then 'key' end,
         next_seq = q.next_seq + case d.state when 3 then 1 else 0 end
     from due d where q.run_id = d.run_id
-    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, d.state as was
+    returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, q.concurrency_key, d.state as was
+), passed as materialized (
+    select p.* from (
+        select array_agg(tenant) as tenants, array_agg(concurrency_key) as keys from opened where gate = 'key' having count(*) > 0
+    ) as k
+    cross join lateral pass_keys(k.tenants, k.keys) as p
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id)
     select o.run_id, o.next_seq - 1, 'resumed', clock_timestamp(), 'keeper', $2 from opened o where o.was = 3
 ), entered as materialized (
     select enter_flows(array_agg(lane), array_agg(class), array_agg(tenant), array_agg(place))
     from (
-        select lane, class, tenant, min(place) as place from opened where gate is null
+        select lane, class, tenant, min(place) as place
+        from (
+            select lane, class, tenant, place from opened where gate is null
+            union all select lane, class, tenant, place from passed
+        ) as open
         group by lane, class, tenant order by lane, class, tenant
     ) as line
     having count(*) > 0
 )
-select o.lane, count(*) as runs from opened o left join entered on true group by o.lane;
+select o.lane, count(*) as runs, array_agg(o.tenant) filter (where o.gate = 'key') as tenants,
+    array_agg(o.concurrency_key) filter (where o.gate = 'key') as keys
+from opened o left join entered on true group by o.lane;
 
 -- name: next_due
 -- What the keeper must wake for: of each gate that opens by itself the next moment (epoch seconds), and, without a gate, the
