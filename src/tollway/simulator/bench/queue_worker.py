@@ -76,9 +76,10 @@ class QueueWorker:
         claimed = await self._claims.claim(LANE, floors, wanted)
         if len(claimed.claims) < wanted:
             self._floor.short()
-        raised = None if claimed.low is None else self._floor.saw(claimed.low, now)
-        if raised is not None:
-            await self._claims.raise_floor(LANE, {self._agent: raised})
+        if claimed.low is not None:
+            self._floor.saw(claimed.low)
+            if not any(floors.values()) and self._floor.rose(claimed.level, now):
+                await self._claims.raise_floor(LANE, {self._agent: claimed.level})
         await self._close(claimed.empty, now, at_once=claimed.more)
         return claimed.claims
 
