@@ -78,8 +78,9 @@ class QueueWorker:
             self._floor.short()
         if claimed.low is not None:
             self._floor.saw(claimed.low)
-            if not any(floors.values()) and self._floor.rose(claimed.level, now):
-                await self._claims.raise_floor(LANE, {self._agent: claimed.level})
+            level = claimed.level
+            if level is not None and not any(floors.values()) and self._floor.rose(level, now):
+                await self._claims.raise_floor(LANE, {self._agent: level})
         await self._close(claimed.empty, now, at_once=claimed.more)
         return claimed.claims
 
