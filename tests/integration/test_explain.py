@@ -151,7 +151,6 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "list_rivals",
         "list_pressing_keys",
         "look_through_keys",
-        "lock_runs",
         "find_idempotent",
         "claim_runs",
         "look_for_work",

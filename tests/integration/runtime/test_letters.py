@@ -19,7 +19,7 @@ from tollway.simulator.provider import RunningSim
 async def replay_it(one: Crew, run_id: UUID, agent: str, **given: Any) -> UUID:
     """Replay the run from its failed step."""
     new = new_run(agent=agent, replay_of=run_id, **given)
-    assert await replay_runs(one.database, [Replay(new, run_id, Kept.FINISHED)], letters=True) == {run_id}
+    assert (await replay_runs(one.database, [Replay(new, run_id, Kept.FINISHED)], letters=True)).olds == {run_id}
     one.broadcast.publish("queue", new.lane)
     return new.id
 
