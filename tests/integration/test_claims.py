@@ -390,3 +390,15 @@ async def test_a_lazy_claim_is_as_good_while_nothing_crashes(
         assert await admin.fetchval("select state from run") == "succeeded"
     finally:
         await lazy.stop()
+
+
+async def test_what_a_bounded_tenant_may_not_have_is_the_others(database: Database, admin: asyncpg.Connection) -> None:
+    """Runs that a bound passes over take up no room of those behind them, and a bound beyond the claim is none."""
+    await admin.execute("insert into tenant (id) values ('flood'), ('few')")
+    await accept_all(database, [new_run(tenant="flood") for _ in range(30)])
+    await accept_all(database, [new_run(tenant="few") for _ in range(4)])
+    await admin.execute("update flow set vtime = 1e9, est_nano = 1000 where tenant = 'few'")
+    claims, _ = await new_claims(database)
+    bounds = ClaimBounds({"triage": 16}, {"flood": 2, "few": 99}, 1)
+    got = await claims.claim("standard", {"triage": 0.0}, 16, bounds)
+    assert sorted(one.tenant for one in got.claims) == ["few"] * 4 + ["flood"] * 2

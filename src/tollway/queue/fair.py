@@ -94,7 +94,7 @@ def pick(lines: Sequence[Line], wanted: int, lines_max: int, bounds: Bounds | No
             starts.append((line.start + before / line.weight, run.place, taken))
             before += cost
     starts.sort(key=lambda item: (item[0], item[1]))
-    return _within([taken for _, _, taken in starts], bounds)[:wanted]
+    return _within([taken for _, _, taken in starts], wanted, bounds)[:wanted]
 
 
 def charge(lines: Sequence[Line], picked: Sequence[Taken]) -> Mapping[tuple[str, str], float]:
@@ -140,15 +140,19 @@ def _looked_at(lines: Sequence[Line], lines_max: int, bounds: Bounds) -> Sequenc
     return sorted(found, key=lambda line: line.vtime)[:lines_max]
 
 
-def _within(order: Sequence[Taken], bounds: Bounds) -> list[Taken]:
+def _within(order: Sequence[Taken], wanted: int, bounds: Bounds) -> list[Taken]:
     agents: Counter[str] = Counter()
     tenants: Counter[str] = Counter()
-    any_tenant = len(order) if bounds.other_tenant is None else bounds.other_tenant
     kept = []
     for taken in order:
         agents[taken.agent] += 1
         tenants[taken.tenant] += 1
-        of_agent = bounds.agents.get(taken.agent, len(order))
-        if agents[taken.agent] <= of_agent and tenants[taken.tenant] <= bounds.tenants.get(taken.tenant, any_tenant):
+        of_agent = bounds.agents.get(taken.agent)
+        of_tenant = bounds.tenants.get(taken.tenant, bounds.other_tenant)
+        if _holds(of_agent, agents[taken.agent], wanted) and _holds(of_tenant, tenants[taken.tenant], wanted):
             kept.append(taken)
     return kept
+
+
+def _holds(most: int | None, rank: int, wanted: int) -> bool:
+    return most is None or most >= wanted or rank <= most

@@ -106,6 +106,7 @@ class LineCosts:
 
 
 UNBOUNDED = ClaimBounds()
+_ANY = 2**31 - 1
 
 
 class Claims:
@@ -218,14 +219,18 @@ class Claims:
 
 def _bound_columns(bounds: ClaimBounds, classes: Iterable[str], wanted: int) -> tuple[Any, ...]:
     """The bounds as parameters; null where none binds, for the statement then does without."""
-    by_class = [min(wanted, bounds.agents.get(name, wanted)) for name in classes]
+    by_class = [most if (most := bounds.agents.get(name)) is not None and most < wanted else None for name in classes]
     full = [tenant for tenant, most in bounds.tenants.items() if most <= 0]
-    other = wanted if bounds.other_tenant is None else min(wanted, bounds.other_tenant)
-    near = {
-        tenant: min(wanted, most) for tenant, most in bounds.tenants.items() if most > 0 and min(most, wanted) != other
-    }
-    any_other = other if near or other < wanted else None
-    return by_class if min(by_class) < wanted else None, full, list(near), list(near.values()), any_other
+    near = {tenant: most if most < wanted else _ANY for tenant, most in bounds.tenants.items() if most > 0}
+    other = _ANY if bounds.other_tenant is None or bounds.other_tenant >= wanted else bounds.other_tenant
+    bound = other < _ANY or any(most < _ANY for most in near.values())
+    return (
+        by_class if any(most is not None for most in by_class) else None,
+        full,
+        list(near) if bound else [],
+        list(near.values()) if bound else [],
+        other if bound else None,
+    )
 
 
 def claim_from(row: Any) -> Claim:
