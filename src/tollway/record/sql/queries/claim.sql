@@ -215,7 +215,7 @@ from claimed c join tenant t on t.id = c.tenant join run r on r.id = c.run_id an
 -- Runs that wait for a process of their own, oldest first; not those whose tenant may start none now.
 select q.run_id from queue q join tenant t on t.id = q.tenant
 where q.gate = 'alone' and q.state = 0 and q.lost < 3 and q.lane = any ($1::text[]) and q.class = any ($2::text[])
-    and (t.max_running is null or t.max_running > (select count(*) from queue h where h.tenant = q.tenant and h.state = 1))
+    and (t.max_running is null or t.max_running > running_of(q.tenant))
 order by q.place limit $3;
 
 -- name: look_for_work
