@@ -37,7 +37,8 @@ def make_claim(**given: Any) -> Claim:
         "run_id": UUID(int=7), "fence": 1 << 16, "next_seq": 3, "errors": 0, "lost": 0, "started_at": at, "steps": 0,
         "llm_calls": 0, "agent": "agent", "tenant": "default", "lane": "standard", "version": "1", "input": b"null",
         "metadata": None, "created_at": at, "deadline_at": None, "max_attempts": 3, "budget_nano": None, "est_nano": 0,
-        "key_id": "k", "cancelled_by": None, "hooked": False, "weight": 1.0, "place": int(NOW * 1e6), "capped": False,
+        "key_id": "k", "cancelled_by": None, "hooked": False, "weight": 1.0, "tenant_weight": 1.0,
+        "place": int(NOW * 1e6), "capped": False,
     }  # fmt: skip
     return Claim(**{**whole, **given})
 

@@ -82,9 +82,11 @@ class SetLimiter:
     waiting: int = 0
     opens_at: float | None = None
     throttles: list[float | None] = field(default_factory=list)
+    flows: list[Flow] = field(default_factory=list)
 
     def try_take(self, cost: Cost, flow: Flow) -> Hold | None:
         """Capacity, if it is set free."""
+        self.flows.append(flow)
         return Hold(self.ends) if self.free else None
 
     async def take(self, cost: Cost, flow: Flow, deadline: float) -> Hold:

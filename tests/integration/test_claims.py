@@ -361,6 +361,7 @@ async def test_what_runs_really_cost_is_trued_up(database: Database, admin: asyn
     await accept_all(database, [new_run(tenant="heavy", est_nano=400), new_run(est_nano=400)])
     held = {one.tenant: one for one in (await claim(claims)).claims}
     assert [(held[name].est_nano, held[name].weight) for name in ("heavy", "default")] == [(400, 4.0), (400, 1.0)]
+    assert [held[name].tenant_weight for name in ("heavy", "default")] == [4.0, 1.0]
     await claims.true_up(
         {
             ("standard", "triage", "heavy"): LineCosts(800 / 4, 1, 1200.0),

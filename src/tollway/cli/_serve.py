@@ -12,7 +12,7 @@ from tollway.config import Settings, load_settings, settings_warnings
 from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.telemetry.logs import configure, get_logger
 
-log = get_logger("tollway")
+log = get_logger(__name__)
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2

@@ -13,7 +13,7 @@ import asyncpg
 
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("broadcast")
+log = get_logger(__name__)
 
 SPACING_S = 0.008
 PAYLOAD_BYTES_MAX = 7900

@@ -12,7 +12,7 @@ from tollway.llm.guards import Guards
 from tollway.llm.meter import RouteMeter, joined_facts
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("llm")
+log = get_logger(__name__)
 
 _LIMITS = ("rpm", "tpm", "tpm_in", "tpm_out", "tpd", "concurrency")
 _LEASED = ("leased", "waiting", "paused_s", "opens_at")

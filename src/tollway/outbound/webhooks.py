@@ -24,7 +24,7 @@ from tollway.record.webhooks import Delivery, Settlement, WebhookRecord
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
-log = get_logger("webhooks")
+log = get_logger(__name__)
 
 CHANNEL = "webhook"
 CLAIM_MAX = 10

@@ -21,8 +21,8 @@ OLDEST_LINES = 16
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """A run this worker holds until its fence is raised: what it is, and how far its history has come.
 
-    Its line was charged `est_nano` over `weight`; `place` is its place there (µs since the epoch); `capped` says that
-    its tenant has a `max_running`, so that lines may be full until it ends.
+    Its line was charged `est_nano` over `weight`, the line's part of `tenant_weight`; `place` is its place there (µs
+    since the epoch); `capped` says that its tenant has a `max_running`, so that lines may be full until it ends.
     """
 
     run_id: UUID
@@ -48,6 +48,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     cancelled_by: str | None
     hooked: bool
     weight: float
+    tenant_weight: float
     place: int
     capped: bool
     predicted_start_at: datetime | None = None
@@ -262,6 +263,7 @@ _CLAIM_COLUMNS = (
     "cancelled_by",
     "hooked",
     "weight",
+    "tenant_weight",
     "place",
     "capped",
     "predicted_start_at",

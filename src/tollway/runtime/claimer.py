@@ -21,7 +21,7 @@ from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Claims
 from tollway.runtime.doors import Doors, OpenDoors
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("claimer")
+log = get_logger(__name__)
 
 PACE_S = 0.008
 BATCH_MAX = 100

@@ -25,7 +25,7 @@ from tollway.runtime.run import Run, RunServices
 from tollway.runtime.scope import Scope, scope_now
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("executor")
+log = get_logger(__name__)
 
 RETRY_MAX_S = 366 * 86_400.0
 STOP_PATIENCE_S = 5.0

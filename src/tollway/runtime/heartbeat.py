@@ -22,7 +22,7 @@ from tollway.record.database import Database, DatabaseOptions
 from tollway.record.processes import ProcessGone, beat_process
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("heartbeat")
+log = get_logger(__name__)
 
 LOOK_EVERY_S = 0.25
 BLOCKED_AFTER_S = 1.0

@@ -19,7 +19,7 @@ from tollway.record.database import Database
 from tollway.record.processes import retire_processes
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("isolation")
+log = get_logger(__name__)
 
 LOOK_EVERY_S = 5.0
 CHILDREN_MAX = 2

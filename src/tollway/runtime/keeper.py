@@ -19,7 +19,7 @@ from tollway.record.cancel import Ended, tell_cancelled
 from tollway.record.upkeep import Upkeep
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("keeper")
+log = get_logger(__name__)
 
 TERM_MAX_S = 10.0
 TERM_LOOKS = 7

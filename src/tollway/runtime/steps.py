@@ -201,7 +201,7 @@ def caller_of(journal: RunJournal, step: str) -> Caller:
     task_type = ""
     if claim.metadata is not None and '"task_type"' in claim.metadata:
         task_type = str(msgspec.json.decode(claim.metadata).get("task_type", ""))
-    return Caller(claim.tenant, claim.lane, claim.agent, journal.version, step, task_type)
+    return Caller(claim.tenant, claim.lane, claim.agent, journal.version, step, task_type, claim.tenant_weight)
 
 
 def _terms(journal: RunJournal, ask: Ask) -> Terms:

@@ -34,7 +34,7 @@ from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
 
-log = get_logger("worker")
+log = get_logger(__name__)
 
 POLL_S = 2.0
 POLL_DEAF_S = 1.0

@@ -27,7 +27,7 @@ from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
 from tollway.wiring.llm import llm_path
 from tollway.wiring.wire import door_options
 
-log = get_logger("api")
+log = get_logger(__name__)
 
 SHUTDOWN_S = 10
 

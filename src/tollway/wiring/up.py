@@ -31,7 +31,7 @@ from tollway.telemetry.logs import get_logger
 from tollway.wiring.autoscale import Autoscaling, worker_name
 from tollway.wiring.base import stop_event
 
-log = get_logger("up")
+log = get_logger(__name__)
 
 ADMIN_KEY_FILE = "admin.key"
 CONNECTIONS_MIN = 200

@@ -29,6 +29,15 @@ async def failing(*routes: Any, models: dict[str, Any] | None = None, ask: Any =
     return caught.value
 
 
+async def test_capacity_is_asked_for_on_the_callers_account() -> None:
+    """P7: a call takes capacity for its lane, tenant and agent, with the tenant's weight."""
+    limiter = SetLimiter()
+    caller = replace(CALLER, tenant="heavy", weight=4.0)
+    async with governed([route("a")], None, guards({"a": limiter}, {})) as (governor, _):
+        await governor.complete(ASK, caller, MemoryBooks(), Terms())
+    assert [tuple(flow) for flow in limiter.flows] == [(caller.lane, "heavy", caller.agent, 4.0)]
+
+
 async def test_a_failed_route_is_followed_by_the_next() -> None:
     """Each hop is a call of its own in the books, and the answer says that it stands on the rung `fallback`."""
     books = MemoryBooks()

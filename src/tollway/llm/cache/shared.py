@@ -15,7 +15,7 @@ from tollway.hotstate.answers import Answer, AnswerStore, Held
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("cache")
+log = get_logger(__name__)
 
 PATIENCE_S = 0.25
 REST_S = 1.0

@@ -23,7 +23,7 @@ from tollway.llm.capacity.limiter import Limiter
 from tollway.llm.capacity.open import OpenLimiter
 from tollway.telemetry.logs import get_logger
 
-log = get_logger("capacity")
+log = get_logger(__name__)
 
 _GATHER_S = 0.01
 _NEWS_SPREAD_S = 0.02

@@ -107,7 +107,7 @@ with open_line as materialized (
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, c.est_nano, c.cancelled_by,
     r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.predicted_start_at, r.max_attempts, r.budget_nano,
     r.lane, r.key_id,
-    r.webhook_url is not null as hooked, c.weight, c.place,
+    r.webhook_url is not null as hooked, c.weight, (select t.weight from tenant t where t.id = c.tenant) as tenant_weight, c.place,
     exists (select from room m where m.tenant = c.tenant) as capped,
     e.lines as empty, b.low, b.level, b.lines, b.more, b.filled
 from bounds b
@@ -208,7 +208,7 @@ with room as materialized (
 )
 select c.run_id, c.fence, c.next_seq, c.errors, c.lost, c.started_at, c.steps, c.llm_calls, c.class, c.tenant, 0::bigint as est_nano, c.cancelled_by,
     r.version, r.input, r.metadata::text as metadata, r.created_at, r.deadline_at, r.predicted_start_at, r.max_attempts, r.budget_nano, r.lane, r.key_id,
-    r.webhook_url is not null as hooked, t.weight, c.place, exists (select from room) as capped
+    r.webhook_url is not null as hooked, t.weight, t.weight as tenant_weight, c.place, exists (select from room) as capped
 from claimed c join tenant t on t.id = c.tenant join run r on r.id = c.run_id and r.id = any (array[$2]);
 
 -- name: find_alone
