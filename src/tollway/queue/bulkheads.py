@@ -1,5 +1,6 @@
 """Bulkheads: no agent and no tenant holds all of a lane's slots in a process, so what hangs leaves some free. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -53,4 +54,4 @@ class Held:
 
 
 def _most(reach: int, share_max: float) -> int:
-    return max(1, int(share_max * reach + 1e-9))
+    return max(1, math.ceil(share_max * reach - 1e-9))  # up: a pool of a few slots is not to be halved

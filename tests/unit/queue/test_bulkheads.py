@@ -1,5 +1,7 @@
 """No agent and no tenant takes all of a lane's slots (P6)."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +42,7 @@ def test_one_slot_is_always_allowed() -> None:
 def test_nobody_holds_more_than_a_share(moves: list[tuple[str, str, int, bool]], slots: int, share_max: float) -> None:
     """However runs come and go, no agent and no tenant holds more than its share of the slots, one at least."""
     held, runs = Held(), []
-    most = max(1, int(share_max * slots + 1e-9))
+    most = max(1, math.ceil(share_max * slots - 1e-9))
     for agent, tenant, count, ends in moves:
         if ends:
             for gone in runs[:count]:
