@@ -41,7 +41,7 @@ select run_id from held
 
 
 def prunes_where_it_looks_again(printed: str) -> bool:
-    """Whether a plan prunes partitions while it runs: in a sub-plan (each `with`), or a main plan that writes or locks."""
+    """Whether a plan prunes partitions while it runs: in a sub-plan (each `with`), or if it writes or locks itself."""
     main, _, rest = " ".join(printed.split()).partition(":partPruneInfos")
     infos, _, rest = rest.partition(":rtable")
     _, _, below = rest.partition(":subplans")
