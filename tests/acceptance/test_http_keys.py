@@ -31,8 +31,9 @@ def test_cancel_running_stops_a_running_run(http: Http) -> None:
     running(http, old)
     patient = http.submit("slow", 0.01, concurrency_key=key)
     takeover = {"concurrency_key": key, "concurrency_policy": "cancel_running"}
-    between = http.submit("slow", 0.02, **takeover)
-    new = http.submit("slow", 0.02, **takeover)
+    # in one batch: one by one, the first may get the key and run before the second comes
+    both = [{"agent": "slow", "input": 0.02, **takeover} for _ in range(2)]
+    between, new = [result["run"] for result in http.post("/v1/runs/batch", {"runs": both}).json["results"]]
     done = http.ended(new["id"])
     assert done["state"] == "succeeded"
     gone = http.ended(old["id"])

@@ -36,9 +36,12 @@ def test_a_backlog_wants_workers_and_lets_go(http: Http) -> None:
     assert found["running"] + found["runnable"] <= 200
     assert found["wanted_workers"] >= 1
     assert found["reasons"]["time"] >= 5
-    until(lambda: http.get("/v1/scaling?lane=batch").json["running"] == 0, "rest")
-    rest = http.get("/v1/scaling?lane=batch").json
-    assert rest["runnable"] == 0
+
+    def at_rest() -> bool:
+        found = http.get("/v1/scaling?lane=batch").json
+        return bool(found["running"] == found["runnable"] == 0)  # between two waves nothing runs either
+
+    until(at_rest, "the backlog to be done")
     for run_id in ids[200:]:
         assert http.post(f"/v1/runs/{run_id}/cancel").status == 202
     until(lambda: http.get("/v1/scaling?lane=batch").json["wanted_workers"] == 0, "nobody to be wanted")

@@ -277,12 +277,15 @@ async def test_a_key_passes_on_the_same_whoever_else_waits(planner: asyncpg.Conn
         "with few as (select run_id from queue where gate is null and state = 0 limit 100000) update queue q "
         "set gate = 'key', concurrency_key = 'doc', tenant = 'default' from few s where s.run_id = q.run_id"
     )
-    await planner.execute("analyze queue")
     await planner.execute("insert into concurrency values ('default', 'doc', gen_random_uuid())")
-    row = await planner.fetchval(
+    passing = (
         "explain (analyze, buffers, timing off, format json) select * from pass_keys(array['default'], array['doc'])"
     )
+    plans = []
+    for last in ("select", "analyze queue"):  # planned by statistics from before they came, and by new ones
+        await planner.execute(last)
+        plans.append(json.loads(await planner.fetchval(passing))[0]["Plan"])
+        await planner.execute("update concurrency set holder = gen_random_uuid()")
     await undone.rollback()
-    plan = json.loads(row)[0]["Plan"]
-    assert plan["Actual Rows"] == 1
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1000
+    assert [plan["Actual Rows"] for plan in plans] == [1, 1]
+    assert max(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans) < 1000

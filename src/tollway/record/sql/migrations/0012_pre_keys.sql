@@ -23,15 +23,18 @@ alter table queue
     add constraint queue_key_known check (gate is distinct from 'key' or concurrency_key is not null) not valid;
 alter table queue validate constraint queue_key_known;
 
--- who waits for a key, in turn
-create index queue_wanting on queue (tenant, concurrency_key, place, run_id) where gate = 'key';
+-- Who waits for a key, in turn. These two say the gate so that what asks by them fits no other index: PostgreSQL
+-- may take one that reads all who wait, where its statistics are from before they came.
+create index queue_wanting on queue (tenant, concurrency_key, place, run_id) where coalesce(gate, '') = 'key';
 -- who does not just wait: what is to be cancelled for it, or it for whom
-create index queue_pressing on queue (tenant, concurrency_key, run_id) where gate = 'key' and concurrency_policy is not null;
+create index queue_pressing on queue (tenant, concurrency_key, run_id)
+    where case when gate = 'key' then concurrency_policy end is not null;
 
 -- Passes keys whose holder has ended, or that have none, to their heirs: the newest run that said cancel_running, else
 -- the first by place (the twin of domain.concurrency.heir). Returns the runs that hold a key now and did not before; the
 -- caller enters their lines. Called once the ends are written: each statement in here has a snapshot of its own, so it
--- sees them, and all that others did until the keys were locked.
+-- sees them, and all that others did until the keys were locked. (It asks by `limit 1` whether there is a run: an `exists`
+-- may be planned as a hash of all that wait.)
 create function pass_keys(tenants text[], keys text[])
 returns table (run_id uuid, lane text, class text, tenant text, place bigint) language plpgsql as $$
 #variable_conflict use_column
@@ -44,16 +47,16 @@ begin
     with free as materialized (
         select c.tenant, c.key, coalesce(
             (select q.run_id from queue q
-             where q.tenant = c.tenant and q.concurrency_key = c.key and q.gate = 'key' and q.concurrency_policy = 'cancel_running'
-                and q.concurrency_policy is not null
+             where q.tenant = c.tenant and q.concurrency_key = c.key and q.concurrency_policy = 'cancel_running'
+                and case when q.gate = 'key' then q.concurrency_policy end is not null
              order by q.run_id desc limit 1 for update skip locked),
             (select q.run_id from queue q
-             where q.tenant = c.tenant and q.concurrency_key = c.key and q.gate = 'key'
+             where q.tenant = c.tenant and q.concurrency_key = c.key and coalesce(q.gate, '') = 'key'
              order by q.place, q.run_id limit 1 for update skip locked)
         ) as heir
         from (select distinct k.tenant, k.key from unnest(tenants, keys) as k (tenant, key)) as k
         join concurrency c on c.tenant = k.tenant and c.key = k.key
-        where not exists (select from queue h where h.run_id = c.holder)
+        where (select h.run_id from queue h where h.run_id = c.holder limit 1) is null
     ), opened as (
         update queue q set gate = null from free f where q.run_id = f.heir
         returning q.run_id, q.lane, q.class, q.tenant, q.place
@@ -61,12 +64,14 @@ begin
         -- without an heir, but wanted: those that want it are being ended, and who ends them passes it once more
         update concurrency c set holder = f.heir
         from free f
-        where c.tenant = f.tenant and c.key = f.key and (f.heir is not null or exists (
-            select from queue q where q.tenant = f.tenant and q.concurrency_key = f.key and q.gate = 'key'))
+        where c.tenant = f.tenant and c.key = f.key and (f.heir is not null or (
+            select q.run_id from queue q where q.tenant = f.tenant and q.concurrency_key = f.key and coalesce(q.gate, '') = 'key' limit 1
+        ) is not null)
     ), dropped as (
         delete from concurrency c using free f
-        where c.tenant = f.tenant and c.key = f.key and f.heir is null and not exists (
-            select from queue q where q.tenant = f.tenant and q.concurrency_key = f.key and q.gate = 'key')
+        where c.tenant = f.tenant and c.key = f.key and f.heir is null and (
+            select q.run_id from queue q where q.tenant = f.tenant and q.concurrency_key = f.key and coalesce(q.gate, '') = 'key' limit 1
+        ) is null
     )
     select o.run_id, o.lane, o.class, o.tenant, o.place from opened o;
 end

@@ -12,7 +12,8 @@ select run_id from queue where run_id = any($1::uuid[]) order by run_id for upda
 -- else has locked, such as a claim. Concurrency keys pass to their heirs. Returns the ids ended, and the lanes of the heirs.
 -- $7 and $8 are the least and the greatest id. Runs and steps are joined by the id as text, and steps are asked for by an array:
 -- PostgreSQL 18 must not prune their partitions while it runs. Once it looked again at a row of `queue` that somebody changed
--- meanwhile, what it prunes by is freed memory: it finds nothing (see write_journal), or crashes.
+-- meanwhile, what it prunes by is freed memory: it finds nothing (see write_journal), or crashes. (That is so of
+-- every `with` of a statement that writes or locks rows it found; its main plan, if that only reads, is safe.)
 with locked as materialized (
     select run_id from queue where run_id = any($1::uuid[]) and state in (0, 2, 3) order by run_id for update skip locked
 ), gone as (

@@ -103,14 +103,14 @@ cross join lateral (
     select h.run_id, h.concurrency_policy, h.cancelled_by from queue h where h.run_id = c.holder
     union all
     select w.run_id, w.concurrency_policy, w.cancelled_by from queue w
-    where w.tenant = c.tenant and w.concurrency_key = c.key and w.gate = 'key' and w.concurrency_policy is not null
+    where w.tenant = c.tenant and w.concurrency_key = c.key and case when w.gate = 'key' then w.concurrency_policy end is not null
 ) as q;
 
 -- name: list_pressing_keys
 -- Keys that such runs wait for, after ($1, $2) in their order.
 select distinct tenant, concurrency_key as key
 from queue
-where gate = 'key' and concurrency_policy is not null and (tenant, concurrency_key) > ($1, $2)
+where case when gate = 'key' then concurrency_policy end is not null and (tenant, concurrency_key) > ($1, $2)
 order by tenant, concurrency_key
 limit $3;
 

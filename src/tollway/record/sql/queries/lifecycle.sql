@@ -15,8 +15,8 @@ with leaving as materialized (
         next_seq = q.next_seq + 1, errors = q.errors + l.errors,
         gate = case when q.cancelled_by is not null then null when l.delay_s is not null then l.gate when q.lost >= 2 then 'alone' end,
         opens_at = case when q.cancelled_by is null then l.at + make_interval(secs => l.delay_s) end,
-        expires_at = r.deadline_at
-    from leaving l join run r on r.id = l.run_id and r.id = any ($2)
+        expires_at = deadline_of(q.run_id)
+    from leaving l
     where q.run_id = l.run_id and q.fence = l.fence and q.worker = $1 and q.next_seq = l.seq
     returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.state
 ), told as (
@@ -115,7 +115,7 @@ with lost as (
     update queue q
     set state = 0, worker = null, fence = ((q.fence >> 16) + 1) << 16, lost = q.lost + 1, next_seq = q.next_seq + 1,
         gate = case when q.lost + 1 >= 2 and q.cancelled_by is null then 'alone' end,
-        expires_at = (select r.deadline_at from run r where r.id = q.run_id)
+        expires_at = deadline_of(q.run_id)
     where q.worker = $1 and q.state = 1
     returning q.run_id, q.lane, q.class, q.tenant, q.place, q.gate, q.next_seq, q.lost
 ), told as (
