@@ -61,6 +61,12 @@ class Quotas:
             limit = Limit("runs_per_s", max(1.0, rate), window_s)
             raise limited("rate_limited", limit, after_s, f"{detail} Try again after {after_s:.2f} s.")
 
+    def give_back(self, tenant: str) -> None:
+        """What a request took of the tenant's `runs_per_s` was for nothing new."""
+        bucket = self._buckets.get(tenant)
+        if bucket is not None:
+            bucket.give_back()
+
     def check_tokens(self, tenant: TenantRecord) -> None:
         """Raise Problem `quota_exhausted` or `rate_limited` while the tenant's tokens are used up.
 
