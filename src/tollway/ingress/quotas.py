@@ -10,7 +10,7 @@ from tollway.domain.errors import Problem
 from tollway.domain.spans import DAY_S, MINUTE_S
 from tollway.ingress.depths import Depths
 from tollway.ingress.problems import Limit, limited
-from tollway.queue.quotas import RateBucket, day_opens_at, minute_opens_in, part_of
+from tollway.queue.quotas import RateBucket, day_opens_at, minute_opens_in, minute_use, part_of
 from tollway.record.quotas import TokenBook
 from tollway.record.run_document import rfc3339_epoch
 from tollway.record.settings_sync import SettingsSnapshot, SettingsSync
@@ -66,6 +66,13 @@ class Quotas:
         bucket = self._buckets.get(tenant)
         if bucket is not None:
             bucket.give_back()
+
+    def tokens_used(self, tenant: TenantRecord) -> dict[str, int | None]:
+        """Settled tokens of the last minute and of this UTC day; None where the tenant has no quota, so none count."""
+        if not tenant.counts_tokens:
+            return {"tokens_min": None, "tokens_day": None}
+        minute = minute_use(self.tokens.slices(tenant.id), self._clock.now())
+        return {"tokens_min": minute, "tokens_day": self.tokens.day(tenant.id)}
 
     def check_tokens(self, tenant: TenantRecord) -> None:
         """Raise Problem `quota_exhausted` or `rate_limited` while the tenant's tokens are used up.
