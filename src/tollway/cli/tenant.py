@@ -28,10 +28,18 @@ class _Limit(click.ParamType[Any]):
 
 _SHOWN = ("name", "weight", "runs_per_s", "max_queued", "max_running", "tokens_per_min", "tokens_per_day", "paused")
 
+_USED = (
+    ("queued", "max_queued"),
+    ("running", "max_running"),
+    ("runs_per_s", "runs_per_s"),
+    ("tokens_min", "tokens_per_min"),
+    ("tokens_day", "tokens_per_day"),
+)
+
 
 @click.group(epilog=example("tollway tenant set acme --weight 2 --max-running 50"))
 def tenant() -> None:
-    """Create tenants, set their limits, list them."""
+    """Create tenants, set their limits, list them, show their use."""
 
 
 @tenant.command(
@@ -57,6 +65,23 @@ async def set_tenant(session: Session, *, tenant_id: str, **settings: Any) -> No
         return
     told = ", ".join(f"{name} {value}" for name, value in answer.items() if name in _SHOWN and value is not None)
     console().print(f"{tenant_id}  {told}", markup=False)
+
+
+@tenant.command("use", epilog=example("tollway tenant use acme", "tollway tenant use acme --json"))
+@click.argument("tenant_id", metavar="ID")
+@client_command
+async def show_use(session: Session, *, tenant_id: str) -> None:
+    """Show what the tenant ID uses of its quotas now. A tenant's key sees its own."""
+    use = await session.client.tenant_use(tenant_id)
+    if session.as_json:
+        print_json(use)
+        return
+    limits = use["limits"]
+    rows = []
+    for what, limit in _USED:
+        used = "" if limit == "runs_per_s" else "not counted" if use[what] is None else str(use[what])
+        rows.append([what.replace("_", " "), used, str(limits.get(limit, ""))])
+    print_table(("of", ">used", ">limit"), rows, empty="")
 
 
 @tenant.command("list", epilog=example("tollway tenant list"))

@@ -268,6 +268,11 @@ class Client:
         tenant: dict[str, Any] = await self.call("PUT", f"/v1/tenants/{quote(tenant_id, safe='')}", dict(settings))
         return tenant
 
+    async def tenant_use(self, tenant_id: str) -> dict[str, Any]:
+        """What a tenant has queued and running now, the tokens it used, and its limits."""
+        use: dict[str, Any] = await self.call("GET", f"/v1/tenants/{quote(tenant_id, safe='')}/use")
+        return use
+
     async def tenants(self) -> AsyncIterator[dict[str, Any]]:
         """Every tenant with its settings."""
         async for tenant in self._all("/v1/tenants"):

@@ -3,7 +3,8 @@
     knock ─▶ (the request is read) ─▶ place ─▶ accept
     quotas of the tenant              depth of the lane, forecast against deadline_s, ttl_s and max_wait_s
 
-All of it is answered from memory, so that a refusal costs little. A run that has begun is never turned away.
+All of it is answered from memory, so that a refusal costs little; only a request with an idempotency key is looked up
+before it is refused, since it may repeat one that was taken. A run that has begun is never turned away.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from tollway.ingress.quotas import Quotas
 from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
 from tollway.ingress.standing import KnownStanding
+from tollway.ingress.submission import Asked
 from tollway.queue.admission import Bounds, Late, too_late
 from tollway.record.accept import Accepted, NewRun
 
@@ -41,6 +43,7 @@ class Admission:
         self.forecasts = Forecasts(board, self.standing, services.sync, services.clock)
         depths = Depths(services.database, services.ids, services.clock, services.options.lanes)
         self.quotas = Quotas(services.sync, services.tokens, depths, services.clock)
+        self._accepting: set[tuple[str, str | None]] = set()
         services.sync.tell(self._facts)
         for lane in services.options.lanes:
             services.metrics.predicted_wait.read(partial(self.forecasts.drained_in_s, lane), lane)
@@ -54,11 +57,21 @@ class Admission:
         await self.quotas.depths.stop()
         await self._services.tokens.stop()
 
-    def knock(self, tenant: str) -> None:
-        """Let one more run of the tenant come in, before it is read. Raises Problem."""
+    def knock(self, tenant: str, *, keyed: bool = False) -> Problem | None:
+        """Let one more run of the tenant come in, before it is read. Raises Problem.
+
+        Returns the Problem of a request that is `keyed`: it may be a repeat.
+        """
         record = self._services.sync.snapshot.tenants.get(tenant)
-        if record is not None:
+        if record is None:
+            return None
+        try:
             self.quotas.check_run(record)
+        except Problem as refusal:
+            if not keyed:
+                raise
+            return refusal
+        return None
 
     def knock_to_call(self, caller: Caller) -> None:
         """The same of a call over the wire. Raises Problem."""
@@ -86,16 +99,41 @@ class Admission:
                 raise _too_late(entry, start.at, late)
         return start.at
 
-    def accept(self, run: NewRun) -> "asyncio.Future[Accepted]":
-        """Hand a placed run to the record, and count it. See `Accepts.accept`."""
-        accepting = self._services.accepts.accept(run)
-        self.entered(run, accepting)
+    def accept(self, asked: Asked) -> "asyncio.Future[Accepted]":
+        """Hand a placed run to the record, and count it; of a refused one only look up what its key made.
+
+        See `Accepts.accept` and `Accepts.repeat`.
+        """
+        run, accepts = asked.run, self._services.accepts
+        key = (run.tenant, run.idempotency_key)
+        # beside a request with its key that is on its way, the record decides: the look-up would come too early
+        if asked.refusal is not None and key not in self._accepting:
+            accepting = accepts.repeat(run, asked.refusal)
+        else:
+            accepting = accepts.accept(run)
+            self.entered(run, accepting)
+            if run.idempotency_key is not None:
+                self._accepting.add(key)
+        if run.idempotency_key is not None or run.concurrency_key is not None:
+            accepting.add_done_callback(partial(self._settled, asked))
         return accepting
 
     def entered(self, run: NewRun, accepting: "asyncio.Future[Accepted] | None" = None) -> None:
         """A run is on its way into the record, or without a future is there."""
         self.quotas.depths.entered(run.tenant, run.id, accepting)
-        self.forecasts.entered(Entry(run.tenant, run.agent, run.lane, run.created_at, run.delay_s, run.priority_s))
+        if run.delay_s <= 0:
+            self.forecasts.entered(run.id, (run.lane, run.agent, run.tenant))
+
+    def _settled(self, asked: Asked, done: "asyncio.Future[Accepted]") -> None:
+        """What is no new run, or ended at once, is not in the queue and took nothing of the tenant's rate."""
+        run = asked.run
+        if asked.refusal is None:
+            self._accepting.discard((run.tenant, run.idempotency_key))
+        accepted = None if done.cancelled() or done.exception() is not None else done.result()
+        if accepted is None or accepted.replayed or accepted.ended:
+            self.forecasts.left(run.id)
+        if accepted is not None and accepted.replayed and asked.charged:
+            self.quotas.give_back(run.tenant)
 
     def _facts(self) -> dict[str, Any]:
         return {"asked": self.quotas.facts(), "accepts": self.forecasts.facts()}

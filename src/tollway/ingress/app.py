@@ -130,8 +130,9 @@ class Api:
         try:
             body = await _body(scope, receive, self.services.options.body_bytes_max)
             wait_s = None if head.prefer is None else read_wait(head.prefer)
-            run = self.context.hot.admit(head, body)
-            accepted = await self.context.admission.accept(run)
+            asked = self.context.hot.admit(head, body)
+            run = asked.run
+            accepted = await self.context.admission.accept(asked)
             if not accepted.replayed:
                 self.context.told(run, accepted)
             if head.streams:

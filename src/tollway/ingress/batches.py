@@ -11,11 +11,12 @@ from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.context import ApiContext
 from tollway.ingress.hot import as_problem
 from tollway.ingress.problems import invalid
-from tollway.ingress.submission import BatchItem, read_idempotency_key
+from tollway.ingress.submission import Asked, BatchItem, read_idempotency_key
 from tollway.record.accept import Accepted, NewRun
 
 BATCH_MAX = 10_000
 _TURN = 50  # items checked before others get the loop
+_LOOKED_UP = 200  # refused items whose keys are looked up before the next are read
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
@@ -35,26 +36,36 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
     items = _items(body, content_type, api.services.options.json_depth_max)
     pending: list[asyncio.Future[Accepted] | Exception] = []
     runs: list[NewRun | None] = []
+    looked_up = 0
     for place, item in enumerate(items):
         if place % _TURN == _TURN - 1:
             await asyncio.sleep(0)
         try:
-            run = _new_run(api, caller, item)
-            runs.append(run)
-            pending.append(api.admission.accept(run))
+            asked = _asked(api, caller, item)
+            accepting = api.admission.accept(asked)
         except Exception as error:
             if as_problem(error) is None:
                 raise
             runs.append(None)
             pending.append(error)
+            continue
+        runs.append(asked.run)
+        pending.append(accepting)
+        if asked.refusal is not None:
+            looked_up += 1
+            if looked_up % _LOOKED_UP == 0:
+                await asyncio.wait((accepting,))
     results = [await _result(api, run, waiting) for run, waiting in zip(runs, pending, strict=True)]
     return b'{"results":[%b]}' % b",".join(results)
 
 
-def _new_run(api: ApiContext, caller: Caller, item: bytes) -> NewRun:
-    api.admission.knock(caller.home)
+def _asked(api: ApiContext, caller: Caller, item: bytes) -> Asked:
+    refusal = api.admission.knock(caller.home, keyed=True)
     decoded = decode_body(_item_decoder, item, api.services.options.json_depth_max)
-    return api.submissions.new_run(caller, decoded, read_idempotency_key(decoded.idempotency_key, "idempotency_key"))
+    key = read_idempotency_key(decoded.idempotency_key, "idempotency_key")
+    if refusal is not None and key is None:
+        raise refusal
+    return api.submissions.new_run(caller, decoded, key, refusal)
 
 
 async def _result(api: ApiContext, run: NewRun | None, waiting: "asyncio.Future[Accepted] | Exception") -> bytes:

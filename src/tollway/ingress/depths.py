@@ -58,8 +58,8 @@ class Depths:
         return queued >= most
 
     def entered(self, tenant: str, run_id: UUID, accepting: "asyncio.Future[Accepted] | None" = None) -> None:
-        """A run of the tenant is being accepted, or without a future was; one refused by the record, or known already,
-        does not count."""
+        """A run of the tenant is being accepted, or without a future was; one refused by the record, known already, or
+        ended at once does not count."""
         depth = self._depths.get(tenant)
         if depth is None:
             return
@@ -70,7 +70,7 @@ class Depths:
 
         def told(done: "asyncio.Future[Accepted]") -> None:
             depth.pending.discard(run_id)
-            if done.cancelled() or done.exception() is not None or done.result().replayed:
+            if done.cancelled() or done.exception() is not None or done.result().replayed or done.result().ended:
                 depth.own.pop(run_id, None)
 
         accepting.add_done_callback(told)

@@ -5,8 +5,10 @@ What is not known (no worker has told of the lane, nobody has counted lately) is
 for an unsure start.
 """
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
+from uuid import UUID
 
 from tollway.domain.clock import Clock
 from tollway.ingress.scaling import LoadBoard
@@ -58,6 +60,20 @@ class _Lane:
         return self.held.get(agent, self.whole)
 
 
+class _New:
+    """How many runs entered since the count, by lane and by tenant."""
+
+    __slots__ = ("lanes", "tenants")
+
+    def __init__(self) -> None:
+        self.lanes: Counter[str] = Counter()
+        self.tenants: Counter[str] = Counter()
+
+    def add(self, line: Line, runs: int) -> None:
+        self.lanes[line[0]] += runs
+        self.tenants[line[2]] += runs
+
+
 class Forecasts:
     """The forecasts of every lane, in one API process."""
 
@@ -70,7 +86,8 @@ class Forecasts:
         self._backlog: Backlog | None = None
         self._lanes: dict[str, _Lane] = {}
         self._since: dict[tuple[str, str], float] = {}
-        self._entered: list[tuple[float, Line]] = []
+        self._entered: dict[UUID, tuple[float, Line]] = {}
+        self._new = _New()
         self._asked: dict[Line, int] = {}
         self._arrivals: dict[Line, float] = {}
         self._asked_at = clock.monotonic()
@@ -89,15 +106,27 @@ class Forecasts:
             return Start(blocked.until, True)
         return Start(at, bool(wait_s))
 
-    def entered(self, entry: Entry) -> None:
-        """The run was taken: it stands before the next one of its line."""
-        if entry.delay_s > 0:
-            return
-        key = (entry.lane, entry.agent, entry.tenant)
+    def entered(self, run_id: UUID, line: Line) -> None:
+        """A runnable run was taken: it stands before the next one of its line."""
         now = self._clock.monotonic()
-        self._asked[key] = self._asked.get(key, 0) + 1
-        self._entered.append((now, key))
-        self._enter(key, now)
+        self._asked[line] = self._asked.get(line, 0) + 1
+        self._entered[run_id] = (now, line)
+        self._new.add(line, 1)
+        self._enter(line, now)
+
+    def left(self, run_id: UUID) -> None:
+        """A run that was said to have entered did not, or ended at once."""
+        known = self._entered.pop(run_id, None)
+        if known is None:
+            return
+        line = known[1]
+        self._new.add(line, -1)
+        if self._asked.get(line):
+            self._asked[line] -= 1
+        lane = self._lanes.get(line[0])
+        forecast = None if lane is None else lane.of(line[1])
+        if forecast is not None:
+            forecast.leave(line)
 
     def _enter(self, key: Line, now: float) -> None:
         lane = self._lanes.get(key[0])
@@ -111,7 +140,7 @@ class Forecasts:
         if self._backlog is None:
             return None
         since_s = max(0.0, self._clock.monotonic() - self._backlog.at)
-        entered = sum(key[0] == lane for _, key in self._entered)
+        entered = self._new.lanes[lane]
         left = self.service.rates.lane(lane).claims_per_s * since_s
         return max(0, int(self._backlog.of(lane).queued + entered - left))
 
@@ -144,7 +173,7 @@ class Forecasts:
             return 0.0
         passed_s = self._clock.monotonic() - backlog.at
         ahead = count.runnable + count.shut + count.running + 1 - record.max_running
-        ahead += sum(key[2] == entry.tenant for _, key in self._entered)
+        ahead += self._new.tenants[entry.tenant]
         return max(0.0, ahead * seconds / record.max_running - passed_s)
 
     def _look(self) -> None:
@@ -158,7 +187,10 @@ class Forecasts:
         self._note_arrivals()
         self._note_lasting(backlog)
         missed_from = backlog.at - _UNDER_WAY_S  # what was not committed when the count began is not in it
-        self._entered = [one for one in self._entered if one[0] >= missed_from]
+        self._entered = {run: one for run, one in self._entered.items() if one[0] >= missed_from}
+        self._new = _New()
+        for _, line in self._entered.values():
+            self._new.add(line, 1)
         by_lane: dict[str, list[Line]] = {}
         for line, count in backlog.lines.items():
             if count.runnable:
@@ -170,7 +202,7 @@ class Forecasts:
             known = self._lanes.get(lane)
             if known is None or backlog.at - known.at >= known.lines / LINES_PER_S:
                 self._lanes[lane] = self._make(lane, by_lane.get(lane, []), backlog)
-                for at, line in self._entered:
+                for at, line in self._entered.values():
                     if line[0] == lane:
                         self._enter(line, at)
 

@@ -18,7 +18,7 @@ from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.gatekeeper import Gatekeeper
 from tollway.ingress.problems import Reply, invalid, unavailable
 from tollway.ingress.services import ApiServices
-from tollway.ingress.submission import RunBody, Submissions, read_idempotency_key
+from tollway.ingress.submission import Asked, RunBody, Submissions, read_idempotency_key
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.run_document import RunRow, run_json, run_tenant
 
@@ -90,16 +90,16 @@ class HotRoutes:
         self.standing = admission.standing
         self._decoder = msgspec.json.Decoder(RunBody)
 
-    def admit(self, head: Head, body: bytes) -> NewRun:
-        """The run to be accepted. Raises Problem, and then nothing is stored."""
+    def admit(self, head: Head, body: bytes) -> Asked:
+        """The run to be accepted, or only looked up. Raises Problem, and then nothing is stored."""
         self._gatekeeper.check_open()
         caller = self._authenticator.identify(head.authorization, head.tenant)
         caller.require("submit")
-        self._admission.knock(caller.home)
+        refusal = self._admission.knock(caller.home, keyed=head.idempotency_key is not None)
         check_content_type(head.content_type)
         key = None if head.idempotency_key is None else read_idempotency_key(head.idempotency_key)
         decoded = decode_body(self._decoder, body, self._services.options.json_depth_max)
-        return self._submissions.new_run(caller, decoded, key)
+        return self._submissions.new_run(caller, decoded, key, refusal)
 
     def accepted(self, run: NewRun, accepted: Accepted) -> Reply:
         """202 for a run that was written now and has not ended with that."""

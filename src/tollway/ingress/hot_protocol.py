@@ -110,8 +110,9 @@ class HotProtocol(WireProtocol):
         try:
             if len(cycle.body) > api.services.options.body_bytes_max:
                 raise api.too_large()
-            run = api.context.hot.admit(cycle.head, bytes(cycle.body))
-            future = api.context.admission.accept(run)
+            asked = api.context.hot.admit(cycle.head, bytes(cycle.body))
+            run = asked.run
+            future = api.context.admission.accept(asked)
         except Exception as error:
             self.whole(cycle, api.refusal(error))
             return

@@ -85,6 +85,7 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     ),
     "list_tenants": ("admin", "List tenants", _PAGE, None, {200: {"type": "object"}}),
     "get_tenant": ("read", "Read a tenant", (), None, {200: {"type": "object"}}),
+    "read_use": ("read", "What a tenant uses of its quotas", (), None, {200: {"type": "object"}}),
     "put_tenant": (
         "admin",
         "Make or change a tenant",

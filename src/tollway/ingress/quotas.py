@@ -10,7 +10,7 @@ from tollway.domain.errors import Problem
 from tollway.domain.spans import DAY_S, MINUTE_S
 from tollway.ingress.depths import Depths
 from tollway.ingress.problems import Limit, limited
-from tollway.queue.quotas import RateBucket, day_opens_at, minute_opens_in, part_of
+from tollway.queue.quotas import RateBucket, day_opens_at, minute_opens_in, minute_use, part_of
 from tollway.record.quotas import TokenBook
 from tollway.record.run_document import rfc3339_epoch
 from tollway.record.settings_sync import SettingsSnapshot, SettingsSync
@@ -60,6 +60,19 @@ class Quotas:
             window_s = 1 if rate >= 1 else round(1 / rate)
             limit = Limit("runs_per_s", max(1.0, rate), window_s)
             raise limited("rate_limited", limit, after_s, f"{detail} Try again after {after_s:.2f} s.")
+
+    def give_back(self, tenant: str) -> None:
+        """What a request took of the tenant's `runs_per_s` was for nothing new."""
+        bucket = self._buckets.get(tenant)
+        if bucket is not None:
+            bucket.give_back()
+
+    def tokens_used(self, tenant: TenantRecord) -> dict[str, int | None]:
+        """Settled tokens of the last minute and of this UTC day; None where the tenant has no quota, so none count."""
+        if not tenant.counts_tokens:
+            return {"tokens_min": None, "tokens_day": None}
+        minute = minute_use(self.tokens.slices(tenant.id), self._clock.now())
+        return {"tokens_min": minute, "tokens_day": self.tokens.day(tenant.id)}
 
     def check_tokens(self, tenant: TenantRecord) -> None:
         """Raise Problem `quota_exhausted` or `rate_limited` while the tenant's tokens are used up.

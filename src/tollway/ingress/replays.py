@@ -59,7 +59,8 @@ async def told(api: ApiContext, replays: Sequence[tuple[NewRun, UUID]], done: Re
     documents = []
     for new, old in replays:
         accepted = standing.get(new.id) or Accepted(new.id, replayed=False)
-        api.admission.entered(new)
+        if not accepted.ended:
+            api.admission.entered(new)
         api.told(new, accepted)
         api.services.news.publish("run", str(old))
         documents.append((await api.hot.fresh(new, accepted)).body)

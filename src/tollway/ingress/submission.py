@@ -6,7 +6,7 @@ The same checks serve single submits, batches and replays.
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -74,6 +74,18 @@ class BatchItem(RunBody):
     idempotency_key: str | None = None
 
 
+class Asked(NamedTuple):
+    """The run a request asks for.
+
+    With a `refusal` it is not taken now, and only what its idempotency key made before is answered. `charged` says that
+    the request took one of its tenant's `runs_per_s`.
+    """
+
+    run: NewRun
+    refusal: Problem | None = None
+    charged: bool = True
+
+
 class Submissions:
     """Turns checked bodies into runs."""
 
@@ -84,8 +96,14 @@ class Submissions:
         self._clock = clock
         self._place = place
 
-    def new_run(self, caller: Caller, body: RunBody, idempotency_key: str | None) -> NewRun:
-        """The run a body asks for. Raises Problem for whatever does not fit."""
+    def new_run(
+        self, caller: Caller, body: RunBody, idempotency_key: str | None, refusal: Problem | None = None
+    ) -> Asked:
+        """The run a body asks for, refused already or not. Raises Problem for whatever does not fit.
+
+        A run that is not to be placed is refused at once without a key; with one it may be a repeat.
+        """
+        charged = refusal is None
         agent = self._catalogue.find(body.agent)
         record = agent.record
         lane = body.lane if body.lane is not None else record.lane
@@ -95,7 +113,14 @@ class Submissions:
         deadline_at = None if body.deadline_s is None else created_at + body.deadline_s
         priority_s = record.priority_s if body.priority_s is None else body.priority_s
         entry = Entry(caller.home, record.name, lane, created_at, delay_s, priority_s)
-        start_at = self._place(entry, deadline_at, body.ttl_s)
+        start_at = created_at
+        try:
+            if refusal is None:
+                start_at = self._place(entry, deadline_at, body.ttl_s)
+        except Problem as late:
+            if idempotency_key is None:
+                raise
+            refusal = late
         raw = bytes(body.input)
         value = decode_raw(raw, "input")
         agent.check(value)
@@ -104,7 +129,7 @@ class Submissions:
             _check_policy(body)
         if body.webhook is not None:
             _check_webhook(body.webhook)
-        return NewRun(
+        run = NewRun(
             id=self._ids.new(),
             tenant=caller.home,
             key_id=caller.key.id,
@@ -130,6 +155,7 @@ class Submissions:
             idempotency_key=idempotency_key,
             body_hash=None if idempotency_key is None else _body_hash(body, value),
         )
+        return Asked(run, refusal, charged)
 
     def agent(self, name: str) -> CataloguedAgent:
         """The agent a replay runs on. Raises Problem `unknown_agent`."""

@@ -152,6 +152,14 @@ class LaneForecast:
         self._ends[key] = self._virtual(key, now) + line.run / line.weight
         self._own[key] = replace(line, entered=line.entered + line.run)
 
+    def leave(self, key: Hashable) -> None:
+        """A run that was said to have entered its line did not."""
+        line = self._own.get(key)
+        if line is None or line.entered < line.run:
+            return
+        self._ends[key] -= line.run / line.weight
+        self._own[key] = replace(line, entered=line.entered - line.run)
+
     def drained(self) -> float:
         """When the last of what stands here now starts."""
         last = max(self._ends, key=lambda key: self._ends[key], default=None)

@@ -39,6 +39,10 @@ class RateBucket:
             return 0.0
         return (1.0 - self._level) / rate
 
+    def give_back(self) -> None:
+        """A request that was let through turned out to ask for nothing new: another one may pass for it."""
+        self._level += 1.0
+
     def asked_per_s(self, now: float) -> float:
         """Requests a second, let through or not, over the last few seconds."""
         return self._asked * math.exp(-max(0.0, now - self._at) / ASKED_OVER_S)

@@ -23,6 +23,7 @@ from tollway.record.database import Database
 from tollway.record.group_commit import FlushOptions, GroupCommit
 
 ACCEPT_PATIENCE_S = 4.0
+REPEATS_WAITING_MAX = 5_000
 
 
 class NewRun(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +94,9 @@ class Accepts:
         self._commits: GroupCommit[NewRun, Accepted] = GroupCommit(
             self._write, FlushOptions(patience_s=ACCEPT_PATIENCE_S), on_flush
         )
+        self._repeats: GroupCommit[tuple[NewRun, Problem], Accepted] = GroupCommit(
+            self._look_back, FlushOptions(flights_max=1, patience_s=ACCEPT_PATIENCE_S)
+        )
 
     def __len__(self) -> int:
         return len(self._commits)
@@ -109,9 +113,19 @@ class Accepts:
         """
         return self._commits.put(run)
 
+    def repeat(self, run: NewRun, refusal: Problem) -> "asyncio.Future[Accepted]":
+        """What a refused run's idempotency key made before, if it made anything; writes nothing.
+
+        Raises the refusal if it made nothing, or too many wait to be looked up; else as `accept`.
+        """
+        if len(self._repeats) >= REPEATS_WAITING_MAX:
+            raise refusal
+        return self._repeats.put((run, refusal))
+
     async def drain(self) -> None:
         """Wait for what was handed in."""
         await self._commits.drain()
+        await self._repeats.drain()
 
     async def _write(self, runs: Sequence[NewRun]) -> list[Accepted | Exception]:
         if failpoints.armed:
@@ -162,6 +176,13 @@ class Accepts:
     async def _look(self, run_ids: Sequence[UUID]) -> Sequence[Any]:
         """What became of runs that stand in the record; nothing of those that do not."""
         return await self._database.rows("find_standing", run_ids, min(run_ids), max(run_ids))
+
+    async def _look_back(self, asked: Sequence[tuple[NewRun, Problem]]) -> list[Accepted | Exception]:
+        known = await self._known([run for run, _ in asked])
+        return [
+            self._verdict(run, set(), known) if (run.tenant, run.idempotency_key) in known else refusal
+            for run, refusal in asked
+        ]
 
     async def _known(self, runs: Sequence[NewRun]) -> dict[tuple[str, str | None], tuple[bytes, UUID]]:
         if not runs:

@@ -9,15 +9,12 @@ import asyncpg
 from tollway.record.database import Database
 from tollway.record.run_document import rfc3339
 
+LIMITS = ("runs_per_s", "max_queued", "max_running", "tokens_per_min", "tokens_per_day")
 _FIELDS = (
     "id",
     "name",
     "weight",
-    "runs_per_s",
-    "max_queued",
-    "max_running",
-    "tokens_per_min",
-    "tokens_per_day",
+    *LIMITS,
     "paused",
     "created_at",
     "updated_at",
@@ -39,6 +36,11 @@ class TenantRecord:
     tokens_per_day: int | None = None
 
     @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        return {name: self.document[name] for name in LIMITS if self.document[name] is not None}
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether it has a quota of tokens."""
         return self.tokens_per_min is not None or self.tokens_per_day is not None
@@ -46,7 +48,7 @@ class TenantRecord:
 
 def tenant_record(row: asyncpg.Record) -> TenantRecord:
     """A row of `list_tenants` as a record."""
-    quotas = (row[name] for name in ("runs_per_s", "max_queued", "max_running", "tokens_per_min", "tokens_per_day"))
+    quotas = (row[name] for name in LIMITS)
     return TenantRecord(row["id"], row["weight"], row["paused"], _document(row), *quotas)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_client import Answer, AsgiClient
-from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, make_agent
+from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, hold, make_agent
 from record_kit import accept_all, claim, new_claims, new_run
 from runtime_kit import until
 from tollway.ingress.services import ApiOptions, LaneLimits
@@ -300,3 +300,22 @@ async def test_a_shared_rate_is_told_in_the_beats(harness: ApiHarness, admin: As
             if told["asked"].get("acme", 0.0) > 1:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_a_tenant_sees_what_it_uses(admin: AsgiClient, harness: ApiHarness, database: Database) -> None:
+    """Queued, running and tokens are those of now, limits those that are set; another tenant's are not to be had."""
+    client = await client_of(admin, "acme", max_queued=10, tokens_per_day=1000)
+    other = await client_of(admin, "other")
+    runs = [(await client.post("/v1/runs", SUBMIT | extra)).json["id"] for extra in ({}, {"delay_s": 60}, {})]
+    await hold(harness, runs[0])
+    harness.services.tokens.spent("acme", 70)
+    use = await client.get("/v1/tenants/acme/use")
+    shown = {"tenant": "acme", "queued": 2, "running": 1, "tokens_min": 70, "tokens_day": 70}
+    assert (use.status, use.json) == (200, shown | {"limits": {"max_queued": 10, "tokens_per_day": 1000}})
+    assert (await admin.get("/v1/tenants/acme/use")).json == use.json
+    nothing = {"tenant": "other", "queued": 0, "running": 0, "tokens_min": None, "tokens_day": None, "limits": {}}
+    assert (await other.get("/v1/tenants/other/use")).json == nothing
+    for tenant in ("acme", "nobody"):
+        answer = await other.get(f"/v1/tenants/{tenant}/use")
+        assert (answer.status, answer.code) == (404, "not_found")
+    assert (await admin.get("/v1/tenants/acme/use?x=1")).status == 422

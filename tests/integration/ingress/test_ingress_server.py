@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from asgi_client import AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness
 from tollway.domain.errors import ConfigError
 from tollway.ingress.listening import listen
@@ -127,6 +128,25 @@ async def test_a_repeated_key_is_said_on_the_short_way_too(server: ApiServer, co
     assert found[0][2] == found[1][2]
     assert "idempotency-replayed" not in found[0][1]
     assert found[1][1]["idempotency-replayed"] == "true"
+
+
+async def test_a_repeat_passes_a_shut_door_on_the_short_way_too(
+    server: ApiServer, connect: Connect, admin: AsgiClient
+) -> None:
+    """With the queue full a repeat of a key is its run and says so, another body a conflict, the rest is refused."""
+    assert (await admin.put("/v1/tenants/default", {"max_queued": 1})).status == 200
+    reader, writer = await connect(server)
+    found = []
+    for body, headers in ((BODY, "k1"), (BODY, "k1"), (BODY[:-1] + b" }", "k1"), (b'{"agent":"echo","input":2}', "k1")):
+        writer.write(request("POST", "/v1/runs", body, headers=f"Idempotency-Key: {headers}\r\n"))
+        found.append(await answer(reader))
+    writer.write(request("POST", "/v1/runs", BODY, headers="Idempotency-Key: k2\r\n"))
+    found.append(await answer(reader))
+    writer.write(request("POST", "/v1/runs", BODY))
+    found.append(await answer(reader))
+    assert [status for status, _, _ in found] == [202, 202, 202, 409, 429, 429]
+    assert found[0][2] == found[1][2] == found[2][2]
+    assert found[2][1]["idempotency-replayed"] == "true"
 
 
 async def test_a_client_that_leaves_early_harms_nobody(server: ApiServer, connect: Connect) -> None:

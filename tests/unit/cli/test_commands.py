@@ -293,6 +293,15 @@ def test_shifts(server: ContractServer) -> None:
     assert tollway(server, "shifts", "nonsense").exit_code == 2
 
 
+def test_tenant_use(server: ContractServer) -> None:
+    """`tenant use` shows what is used beside its limit, and with `--json` the answer as it is."""
+    use = {"tenant": "acme", "queued": 7, "running": 2, "tokens_min": None, "tokens_day": None}
+    server.on("GET /v1/tenants/acme/use", Reply(200, use | {"limits": {"max_queued": 10}}))
+    told = {line.split()[0]: line.split()[1:] for line in tollway(server, "tenant", "use", "acme").output.splitlines()}
+    assert (told["queued"], told["running"]) == (["7", "10"], ["2"])
+    assert json.loads(tollway(server, "tenant", "use", "acme", "--json").stdout)["limits"] == {"max_queued": 10}
+
+
 def test_tenant_and_key(server: ContractServer) -> None:
     """`tenant set` sends what was given, `none` as null; `key create` prints the key alone on stdout."""
     server.on("PUT /v1/tenants/acme", Reply(200, {"id": "acme", "weight": 2.0}))

@@ -204,3 +204,16 @@ def test_the_median_error_in_steady_state_is_a_quarter_at_most() -> None:
     error = steady_error(200, seed=1)
     print(f"median error of predicted starts: {error:.1%}")
     assert error <= 0.25
+
+
+@given(LOADS, st.floats(0.1, 100), st.floats(0, 50), st.integers(1, 5))
+def test_what_leaves_again_changes_nothing(lines: list[LineLoad], rate: float, now: float, runs: int) -> None:
+    """Runs that are taken back leave starts as they were."""
+    still = [replace(line, arrivals=0.0) for line in lines]
+    plain, busy = (LaneForecast(dict(enumerate(still)), rate) for _ in range(2))
+    for _ in range(runs):
+        busy.enter(0, 1.0, now)
+    for _ in range(runs):
+        busy.leave(0)
+    busy.leave("nobody")
+    assert math.isclose(plain.start(0, now), busy.start(0, now), rel_tol=1e-6, abs_tol=1e-6)

@@ -25,6 +25,18 @@ def test_no_span_lets_through_more_than_rate_and_burst(rate: float, pauses: list
             assert count <= (until - since) * rate + max(1.0, rate) + 1e-6 * count
 
 
+@given(RATES, PAUSES)
+def test_what_is_given_back_lets_as_many_others_through(rate: float, pauses: list[float]) -> None:
+    """Requests that give back at once what they took are as if nobody had asked."""
+    plain, busy, now = RateBucket(0.0), RateBucket(0.0), 0.0
+    for pause in pauses:
+        now += pause
+        for _ in range(3):
+            if not busy.take(now, rate):
+                busy.give_back()
+        assert (plain.take(now, rate) == 0.0) is (busy.take(now, rate) == 0.0)
+
+
 @given(RATES)
 def test_the_wait_a_refusal_names_is_right(rate: float) -> None:
     """Whoever comes again after the seconds of the refusal passes; whoever comes markedly sooner does not."""

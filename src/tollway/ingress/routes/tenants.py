@@ -75,6 +75,21 @@ async def get_one(request: Request) -> Response:
     return answer(200, known.document)
 
 
+@router.get("/v1/tenants/{tenant}/use", **describe("read_use"))
+async def read_use(request: Request) -> Response:
+    """What a tenant uses of its quotas now; a key without `admin` sees its own."""
+    caller = identify(request, "read")
+    refuse_unknown(query_of(request), "no parameters")
+    tenant = request.path_params["tenant"]
+    api = context(request)
+    record = api.services.sync.snapshot.tenants.get(tenant)
+    if record is None or not caller.may_see(tenant):
+        raise unknown_tenant(tenant[:64])
+    count = (await api.board.backlog.fresh()).of(tenant=tenant)
+    use = {"queued": count.queued, "running": count.running}
+    return answer(200, {"tenant": tenant, **use, **api.admission.quotas.tokens_used(record), "limits": record.limits})
+
+
 @router.put("/v1/tenants/{tenant}", **describe("put_tenant"))
 async def put_one(request: Request) -> Response:
     """Make or change a tenant."""
