@@ -54,6 +54,7 @@ class Admission:
 
     async def stop(self) -> None:
         """Save what was counted, and end; a second stop is nothing."""
+        self.forecasts.stop()
         await self.quotas.depths.stop()
         await self._services.tokens.stop()
 

@@ -5,23 +5,26 @@ What is not known (no worker has told of the lane, nobody has counted lately) is
 for an unsure start.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
 from tollway.domain.clock import Clock
+from tollway.ingress.lane_forecasts import SLICE, KnownLane, LaneMaker, Now
 from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.service_watch import ServiceWatch
 from tollway.ingress.standing import KnownStanding
-from tollway.queue.forecast import LaneForecast, LineLoad, cost_rate, head_start
+from tollway.queue.forecast import head_start
 from tollway.record.backlog import Backlog, Line
 from tollway.record.settings_sync import SettingsSync
 
-LASTING_S = 3.0
+AT_ONCE_LINES = 500
+"""Lines that a submit may take over itself: that is about two milliseconds' work."""
+
 LINES_PER_S = 2_000
 ARRIVALS_OVER_S = 10.0
-_HELD_SHARE = 0.5
 _RECENT_MAX_S = 5.0
 _RARE_PER_S = 1e-3
 _UNDER_WAY_S = 0.01
@@ -45,19 +48,6 @@ class Start:
 
     at: float
     sure: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """The forecasts of a lane: of its open classes together, and of each class that is held back by what it needs."""
-
-    at: float
-    lines: int
-    whole: LaneForecast | None
-    held: dict[str, LaneForecast]
-
-    def of(self, agent: str) -> LaneForecast | None:
-        return self.held.get(agent, self.whole)
 
 
 class _New:
@@ -84,8 +74,9 @@ class Forecasts:
         self._clock = clock
         self.service = ServiceWatch(sync, lambda: board.rates)
         self._backlog: Backlog | None = None
-        self._lanes: dict[str, _Lane] = {}
-        self._since: dict[tuple[str, str], float] = {}
+        self._maker = LaneMaker(self.service, self._weight)
+        self._lanes: dict[str, KnownLane] = {}
+        self._taking: asyncio.Task[None] | None = None
         self._entered: dict[UUID, tuple[float, Line]] = {}
         self._new = _New()
         self._asked: dict[Line, int] = {}
@@ -167,44 +158,72 @@ class Forecasts:
         record, backlog = self._sync.snapshot.tenants.get(entry.tenant), self._backlog
         if record is None or record.max_running is None or backlog is None:
             return 0.0
-        count = backlog.tenants.get(entry.tenant)
+        count = backlog.of(tenant=entry.tenant)
         seconds = self.service.rates.of(entry.lane, entry.agent).seconds
-        if count is None or seconds is None:
+        if seconds is None:
             return 0.0
         passed_s = self._clock.monotonic() - backlog.at
         ahead = count.runnable + count.shut + count.running + 1 - record.max_running
         ahead += self._new.tenants[entry.tenant]
         return max(0.0, ahead * seconds / record.max_running - passed_s)
 
+    def stop(self) -> None:
+        """Leave a forecast that is being made; a second stop is nothing."""
+        taking, self._taking = self._taking, None
+        if taking is not None:
+            taking.cancel()
+
     def _look(self) -> None:
+        """Take a new count over: a small one now, a large one in slices, so that no submit waits for it."""
         backlog = self._watch.latest
-        if backlog is self._backlog:
+        if self._taking is not None or backlog is self._backlog:
             return
-        self._backlog = backlog
         if backlog is None:
-            self._lanes, self._since = {}, {}
+            self._backlog, self._lanes = None, {}
+            self._maker.forget()
             return
+        work = self._take(backlog)
+        if len(backlog.lines) <= AT_ONCE_LINES:
+            for _ in work:
+                pass
+        else:
+            self._taking = asyncio.get_running_loop().create_task(self._in_slices(work), name="forecasts")
+
+    async def _in_slices(self, work: Iterator[None]) -> None:
+        try:
+            for _ in work:
+                await asyncio.sleep(0)
+        finally:
+            self._taking = None
+
+    def _take(self, backlog: Backlog) -> Iterator[None]:
         self._note_arrivals()
-        self._note_lasting(backlog)
-        missed_from = backlog.at - _UNDER_WAY_S  # what was not committed when the count began is not in it
-        self._entered = {run: one for run, one in self._entered.items() if one[0] >= missed_from}
-        self._new = _New()
-        for _, line in self._entered.values():
-            self._new.add(line, 1)
+        self._maker.note_lasting(backlog)
         by_lane: dict[str, list[Line]] = {}
-        for line, count in backlog.lines.items():
+        for at, (line, count) in enumerate(backlog.lines.items(), 1):
+            if at % SLICE == 0:
+                yield
             if count.runnable:
                 by_lane.setdefault(line[0], []).append(line)
         for line in self._arrivals:
             if line not in backlog.lines or not backlog.lines[line].runnable:
                 by_lane.setdefault(line[0], []).append(line)
+        made = {}
         for lane in by_lane.keys() | self._lanes.keys() | backlog.lanes.keys():
             known = self._lanes.get(lane)
             if known is None or backlog.at - known.at >= known.lines / LINES_PER_S:
-                self._lanes[lane] = self._make(lane, by_lane.get(lane, []), backlog)
-                for at, line in self._entered.values():
-                    if line[0] == lane:
-                        self._enter(line, at)
+                made[lane] = yield from self._maker.make(
+                    lane, by_lane.get(lane, []), Now(backlog, self._arrivals, known)
+                )
+        missed_from = backlog.at - _UNDER_WAY_S  # what was not committed when the count began is not in it
+        self._backlog = backlog
+        self._lanes |= made
+        self._entered = {run: one for run, one in self._entered.items() if one[0] >= missed_from}
+        self._new = _New()
+        for at_s, line in self._entered.values():
+            self._new.add(line, 1)
+            if line[0] in made:
+                self._enter(line, at_s)
 
     def _note_arrivals(self) -> None:
         """What entered each line a second, over all API processes: here it is known by line, elsewhere by lane."""
@@ -216,85 +235,6 @@ class Forecasts:
         for line, runs in asked.items():
             arrivals[line] = arrivals.get(line, 0.0) + weight * runs / passed_s
         self._arrivals = {line: per_s for line, per_s in arrivals.items() if per_s > _RARE_PER_S}
-
-    def _note_lasting(self, backlog: Backlog) -> None:
-        """Since when each class has had a backlog without a break."""
-        present = {line[:2] for line, count in backlog.lines.items() if count.runnable}
-        self._since = {key: self._since.get(key, backlog.at) for key in present}
-
-    def _make(self, lane: str, lines: list[Line], backlog: Backlog) -> _Lane:
-        rates = self.service.rates
-        held = self._held(lane, backlog)
-        told = [backlog.costs[line] for line in lines if line in backlog.costs]
-        usual = sum(told) / len(told) if told else 1.0
-        share = self.service.share_of_accepts(lane, self._told(lane))
-        loads: dict[str, dict[Hashable, LineLoad]] = {}
-        siblings: dict[str, int] = {}
-        for _, agent, tenant in lines:
-            if agent not in held:
-                siblings[tenant] = siblings.get(tenant, 0) + 1
-        for line in lines:
-            _, agent, tenant = line
-            count = backlog.lines.get(line)
-            weight = self._weight(tenant) / (1 if agent in held else siblings[tenant])
-            arrivals = self._arrivals.get(line, 0.0) / share
-            cost = backlog.costs.get(line, usual) / usual
-            load = LineLoad((count.runnable if count else 0) * cost, weight, arrivals * cost, cost)
-            loads.setdefault(agent if agent in held else "", {})[line] = load
-        forecasts: dict[str, LaneForecast] = {}
-        for agent in held:
-            own, claims = loads.get(agent, {}), rates.of(lane, agent).claims_per_s
-            if claims > 0:
-                forecasts[agent] = LaneForecast(own, cost_rate(own.values(), claims))
-        open_loads = loads.get("", {})
-        away = sum(rates.of(lane, agent).claims_per_s for agent in held)
-        rate, free = self._rate(lane, away, backlog)
-        whole = None if rate is None else LaneForecast(open_loads, cost_rate(open_loads.values(), rate), free)
-        return _Lane(backlog.at, len(lines), whole, forecasts)
-
-    def _rate(self, lane: str, away_per_s: float, backlog: Backlog) -> tuple[float | None, float]:
-        """Runs a second that start in a lane while it has a backlog, and how many start at once.
-
-        While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the
-        slots of workers can turn over is the better guess, and never the lower one.
-        """
-        service, slots = self.service.rates.lane(lane), self.service.slots(lane)
-        if not slots:
-            return None, 0.0
-        since = min((at for (of, _), at in self._since.items() if of == lane), default=backlog.at)
-        lasting_s = backlog.at - since
-        count = backlog.of(lane)
-        free = 0.0 if lasting_s >= LASTING_S else float(max(0, slots - backlog.of().running))
-        claims = min(service.claims_per_s, service.ends_per_s) - away_per_s  # what fills slots is not kept up
-        if lasting_s >= self.service.window_s and claims > 0:
-            return claims, free
-        if service.seconds is None:
-            return (claims, free) if claims > 0 and lasting_s >= LASTING_S else (None, free)
-        turned_over = (count.running + free) / max(service.seconds, 1e-3)
-        rate = max(claims, turned_over)
-        return (rate if rate > 0 else None), free
-
-    def _held(self, lane: str, backlog: Backlog) -> set[str]:
-        """Classes that are served far below their part of the lane although they wait: what they need holds them."""
-        long_ago = backlog.at - self.service.window_s
-        waiting = {agent for (of, agent), at in self._since.items() if of == lane and at <= long_ago}
-        if len(waiting) < 2:
-            return set()
-        rates = self.service.rates
-        weights = dict.fromkeys(waiting, 0.0)
-        for (of, agent, tenant), count in backlog.lines.items():
-            if of == lane and agent in weights and count.runnable:
-                weights[agent] += self._weight(tenant)
-        served = sum(rates.of(lane, agent).claims_per_s for agent in waiting)
-        whole = sum(weights.values()) or 1.0
-        return {
-            agent
-            for agent in waiting
-            if rates.of(lane, agent).claims_per_s < _HELD_SHARE * served * weights[agent] / whole
-        }
-
-    def _told(self, lane: str) -> float:
-        return sum(per_s for line, per_s in self._arrivals.items() if line[0] == lane)
 
     def facts(self) -> dict[str, float]:
         """Runs a second that were taken here, by lane, for the beat."""

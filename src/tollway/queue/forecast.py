@@ -11,9 +11,10 @@ lane whose other tenants keep coming would look quicker than it is.
 """
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, repeat
+from operator import mul, sub
 
 HORIZONS_S = (0.0, *(0.5 * 3.0**step for step in range(11)))
 """Moments for which the lines are summed up, each when it is first needed; between two it is a straight line."""
@@ -37,17 +38,16 @@ class LineLoad:
 class _Sums:
     """All lines as they stand at one moment, had nothing been served: the work to be done up to a virtual time."""
 
-    __slots__ = ("_done", "_weights", "ends", "work")
+    __slots__ = ("_done", "_weights", "ends")
 
     def __init__(self, lines: Sequence[LineLoad], at: float) -> None:
-        loads = sorted(((line.work + line.arrivals * at) / line.weight, line.weight) for line in lines)
-        self.ends = [end for end, _ in loads]
-        self._done = [0.0, *accumulate(end * weight for end, weight in loads)]
-        total = sum(weight for _, weight in loads)
-        self._weights = [total, *(total - gone for gone in accumulate(weight for _, weight in loads))]
-        self.work = [
-            done + end * left for done, end, left in zip(self._done[1:], self.ends, self._weights[1:], strict=True)
-        ]
+        ends = [(line.work + line.arrivals * at) / line.weight for line in lines]
+        order = sorted(range(len(ends)), key=ends.__getitem__)  # twice as quick as sorting pairs
+        weights = [lines[place].weight for place in order]
+        self.ends = [ends[place] for place in order]
+        self._done: list[float] = [0.0, *accumulate(map(mul, self.ends, weights))]
+        total = sum(weights)
+        self._weights: list[float] = [total, *map(sub, repeat(total), accumulate(weights))]
 
     def upto(self, virtual: float) -> float:
         """The work until every line is served up to a virtual time."""
@@ -56,10 +56,13 @@ class _Sums:
 
     def reached(self, work: float) -> float:
         """The virtual time that service has come to with this work; that of the last line if there is less."""
-        at = bisect_right(self.work, work)
+        at = bisect_right(range(len(self.ends)), work, key=self._at_end_of)
         if at >= len(self.ends):
             return self.ends[-1] if self.ends else 0.0
         return (work - self._done[at]) / self._weights[at]
+
+    def _at_end_of(self, place: int) -> float:
+        return self._done[place + 1] + self.ends[place] * self._weights[place + 1]
 
 
 class LaneFluid:
@@ -73,8 +76,15 @@ class LaneFluid:
         self._rate = rate
         self._free = free
         self._sums: dict[int, _Sums] = {}
+        self.needed: set[int] = set()
         self._hint = 1
         self._steady = not any(line.arrivals for line in lines)
+
+    def prepare(self, needed: Iterable[int] | None) -> Iterator[None]:
+        """Sum up beforehand, one moment at each turn: those that were `needed` before, or all."""
+        for at in (0,) if self._steady else range(len(HORIZONS_S)) if needed is None else sorted(needed):
+            self._sums[at] = _Sums(self._lines, HORIZONS_S[at])
+            yield
 
     def after(self, virtual: float, own: LineLoad | None = None) -> float:
         """Seconds after the snapshot when service reaches a virtual time.
@@ -125,6 +135,7 @@ class LaneFluid:
         return max(0.0, work - self._free) / self._rate
 
     def _at(self, at: int) -> _Sums:
+        self.needed.add(at)
         sums = self._sums.get(at)
         if sums is None:
             sums = self._sums[at] = _Sums(self._lines, HORIZONS_S[at])
@@ -141,6 +152,10 @@ class LaneForecast:
         self._fluid = LaneFluid(list(lines.values()), rate, free)
         self._ends = {key: line.work / line.weight for key, line in lines.items()}
         self._own = dict(lines)
+
+    def prepare(self, before: "LaneForecast | None") -> Iterator[None]:
+        """Do beforehand, bit by bit, what the first questions would have to: those asked of the one before."""
+        return self._fluid.prepare(None if before is None else before._fluid.needed)
 
     def start(self, key: Hashable, now: float) -> float:
         """When a run that enters its line at `now` starts."""

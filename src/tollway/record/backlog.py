@@ -6,7 +6,7 @@ the time on it: nobody waits for a count of a million runs every second, and an 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -28,10 +28,12 @@ CHEAP_S = 0.05
 INTERVAL_PER_READ = 50.0
 STALE_AFTER_S = 5.0
 _READS_KEPT = 3
+_SLICE = 500
 UNNAMED_GATE = "other"
 _QUEUED, _RUNNING, _WAITING, _PARKED = range(4)
 
 Key = TypeVar("Key")
+Part = TypeVar("Part")
 Line = tuple[str, str, str]
 """Lane, class (an agent) and tenant."""
 
@@ -91,17 +93,14 @@ class Backlog:
     at: float
     took_s: float
     lines: Mapping[Line, Count]
-    costs: Mapping[Line, int] = field(default_factory=dict)
+    costs: Mapping[Line, int]
+    _classes: Mapping[tuple[str, str], Count]
+    _tenants: Mapping[str, list[Count]]
 
     @cached_property
     def lanes(self) -> Mapping[str, Count]:
         """By lane."""
-        return _by(lambda line: line[0], self.lines.items())
-
-    @cached_property
-    def tenants(self) -> Mapping[str, Count]:
-        """By tenant."""
-        return _by(lambda line: line[2], self.lines.items())
+        return _by(lambda key: key[0], self._classes.items())
 
     def of(self, lane: str | None = None, tenant: str | None = None) -> Count:
         """The whole, or what is of a lane, a tenant, or both."""
@@ -110,7 +109,7 @@ class Backlog:
         if tenant is None:
             return self.lanes.get(lane or "", Count())
         if lane is None:
-            return self.tenants.get(tenant, Count())
+            return _sum(self._tenants.get(tenant, ()))
         return _sum(count for line, count in self.lines.items() if line[0] == lane and line[2] == tenant)
 
     def classes(self, tenant: str | None = None) -> Mapping[tuple[str, str], Count]:
@@ -118,10 +117,6 @@ class Backlog:
         if tenant is None:
             return self._classes
         return _by(lambda line: line[:2], ((line, count) for line, count in self.lines.items() if line[2] == tenant))
-
-    @cached_property
-    def _classes(self) -> Mapping[tuple[str, str], Count]:
-        return _by(lambda line: line[:2], self.lines.items())
 
 
 async def read_backlog(database: Database, clock: Clock) -> Backlog:
@@ -131,9 +126,12 @@ async def read_backlog(database: Database, clock: Clock) -> Backlog:
         await connection.fetch(query("prepare_backlog_read"))
         rows = await connection.fetch(query("read_backlog"))
         known = await connection.fetch(query("read_line_costs"))
-    lines = _lines(rows)
-    costs = {(row[0], row[1], row[2]): row[3] for row in known}
-    return Backlog(began, clock.monotonic() - began, lines, costs)
+    took_s = clock.monotonic() - began
+    tally = _Tally()
+    for work in (tally.count(rows), tally.price(known), tally.sum_up()):
+        for _ in work:  # others get the loop: ten thousand lines take a while
+            await asyncio.sleep(0)
+    return Backlog(began, took_s, tally.lines, tally.costs, tally.classes, tally.tenants)
 
 
 class BacklogWatch:
@@ -214,35 +212,68 @@ class BacklogWatch:
             self._reading = None
 
 
-def _lines(rows: Iterable[asyncpg.Record]) -> dict[Line, Count]:
-    found: dict[Line, Count] = {}
-    shut: list[Line] = []
-    for lane, agent, tenant, state, gate, runs in rows:
-        line = (lane, agent, tenant)
-        if runs is None:
-            shut.append(line)
-            continue
-        count = found.get(line)
-        if count is None:
-            count = found[line] = Count()
-        if state == _RUNNING:
-            count.running += runs
-        elif state == _WAITING:
-            count.waiting += runs
-        elif state == _PARKED:
-            count.parked[gate or UNNAMED_GATE] = runs
-        elif gate is None:
-            count.runnable = runs
-        else:
-            count.gated[gate] = runs
-    for line in shut:
-        count = found.get(line)
-        if count is not None:
-            count.shut, count.runnable = count.runnable, 0
-    return found
+class _Tally:
+    """Puts the rows of a count together, in slices: each of its parts gives way after so many lines."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Line, Count] = {}
+        self.costs: dict[Line, int] = {}
+        self.classes: dict[tuple[str, str], Count] = {}
+        self.tenants: dict[str, list[Count]] = {}
+
+    def count(self, rows: Iterable[asyncpg.Record]) -> Iterator[None]:
+        """The lines' counts."""
+        shut: list[Line] = []
+        for lane, agent, state, gate, tenants, runs in rows:
+            if runs is None:
+                shut += [(lane, agent, tenant) for tenant in tenants]
+                continue
+            for at, (tenant, number) in enumerate(zip(tenants, runs, strict=True), 1):
+                if at % _SLICE == 0:
+                    yield
+                line = (lane, agent, tenant)
+                count = self.lines.get(line)
+                if count is None:
+                    count = self.lines[line] = Count()
+                _add(count, state, gate, number)
+            yield
+        for line in shut:
+            count = self.lines.get(line)
+            if count is not None:
+                count.shut, count.runnable = count.runnable, 0
+
+    def price(self, rows: Iterable[asyncpg.Record]) -> Iterator[None]:
+        """What a run of a line costs."""
+        for lane, agent, tenants, costs in rows:
+            for at, (tenant, cost) in enumerate(zip(tenants, costs, strict=True), 1):
+                if at % _SLICE == 0:
+                    yield
+                self.costs[lane, agent, tenant] = cost
+            yield
+
+    def sum_up(self) -> Iterator[None]:
+        """The counts by class, and those of each tenant."""
+        for at, (line, count) in enumerate(self.lines.items(), 1):
+            if at % _SLICE == 0:
+                yield
+            self.classes.setdefault(line[:2], Count()).add(count)
+            self.tenants.setdefault(line[2], []).append(count)
 
 
-def _by(key: Callable[[Line], Key], lines: Iterable[tuple[Line, Count]]) -> dict[Key, Count]:
+def _add(count: Count, state: int, gate: str | None, runs: int) -> None:
+    if state == _RUNNING:
+        count.running += runs
+    elif state == _WAITING:
+        count.waiting += runs
+    elif state == _PARKED:
+        count.parked[gate or UNNAMED_GATE] = runs
+    elif gate is None:
+        count.runnable = runs
+    else:
+        count.gated[gate] = runs
+
+
+def _by(key: Callable[[Part], Key], lines: Iterable[tuple[Part, Count]]) -> dict[Key, Count]:
     found: dict[Key, Count] = {}
     for line, count in lines:
         found.setdefault(key(line), Count()).add(count)

@@ -14,6 +14,9 @@ from asgi_client import Answer, AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, hold, make_agent
 from record_kit import accept_all, claim, new_claims, new_run
 from runtime_kit import until
+from tollway.ingress import forecasts as forecasts_of_lanes
+from tollway.ingress.forecasts import Entry
+from tollway.ingress.lane_forecasts import SLICE
 from tollway.ingress.services import ApiOptions, LaneLimits
 from tollway.record.agents import publish_agents
 from tollway.record.database import Database
@@ -251,9 +254,14 @@ async def slow_worker(database: Database, slots: int) -> AsyncIterator[None]:
         beating.cancel()
 
 
-async def test_what_would_start_too_late_is_refused(limited: ApiHarness, database: Database) -> None:
+@pytest.mark.parametrize("at_once", [500, 0])
+async def test_what_would_start_too_late_is_refused(
+    limited: ApiHarness, database: Database, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     """With a slot's worth of service every second, whoever would wait beyond `deadline_s`, `ttl_s` or the lane's
-    `max_wait_s` is refused and told so; delayed runs are judged by when they are due; others get their forecast."""
+    `max_wait_s` is refused and told so; delayed runs are judged by when they are due; others get their forecast.
+    So it is whether a count is taken over at once or in slices."""
+    monkeypatch.setattr(forecasts_of_lanes, "AT_ONCE_LINES", at_once)
     client = AsgiClient(limited.api, ADMIN_KEY)
     await accept_all(database, [new_run(agent="echo") for _ in range(25)])
     async with slow_worker(database, 10):
@@ -277,6 +285,25 @@ async def test_what_would_start_too_late_is_refused(limited: ApiHarness, databas
         assert (await client.post("/v1/runs", SUBMIT | {"priority_s": 3600})).status == 202
         newcomer = await client_of(client, "newcomer")
         assert (await newcomer.post("/v1/runs", SUBMIT | {"deadline_s": 5})).status == 202
+
+
+async def test_many_lines_are_taken_over_in_slices(limited: ApiHarness, database: Database) -> None:
+    """A count of thousands of lines is taken over with others having their turn in between, a few hundred lines each;
+    the first question is answered meanwhile, as one that nobody can be sure of."""
+    async with database.connection() as connection:
+        await connection.execute("insert into tenant (id) select 't' || i from generate_series(1, 6000) i")
+        await connection.execute(
+            "insert into queue (run_id, lane, class, tenant, place, est_nano)"
+            " select gen_random_uuid(), 'standard', 'echo', 't' || i, i, 1000 from generate_series(1, 6000) i"
+        )
+    forecasts, board = limited.api.context.admission.forecasts, limited.api.context.board
+    backlog = await board.backlog.fresh()
+    assert len(backlog.lines) == backlog.of().runnable == backlog.of("standard").runnable == 6000
+    assert backlog.of(tenant="t7").runnable == backlog.of("standard", "t7").runnable == 1
+    assert forecasts.queued("standard") is None
+    assert not forecasts.start(Entry("t7", "echo", "standard", time.time())).sure
+    await until(lambda: forecasts.queued("standard") == 6000)
+    assert sum(1 for _ in forecasts._take(backlog)) >= 6000 / SLICE
 
 
 async def test_nobody_is_refused_for_what_nobody_knows(limited: ApiHarness, database: Database) -> None:

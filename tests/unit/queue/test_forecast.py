@@ -217,3 +217,14 @@ def test_what_leaves_again_changes_nothing(lines: list[LineLoad], rate: float, n
         busy.leave(0)
     busy.leave("nobody")
     assert math.isclose(plain.start(0, now), busy.start(0, now), rel_tol=1e-6, abs_tol=1e-6)
+
+
+@given(LOADS, st.floats(0.1, 100), st.floats(0, 50))
+def test_what_is_prepared_is_what_would_be_asked(lines: list[LineLoad], rate: float, now: float) -> None:
+    """Starts are the same whether sums were made beforehand, all or those the last forecast needed, or when asked."""
+    plain, first, second = (LaneForecast(dict(enumerate(lines)), rate) for _ in range(3))
+    starts = [plain.start(key, now) for key in range(len(lines))]
+    for forecast, before in ((first, None), (second, plain)):
+        for _ in forecast.prepare(before):
+            pass
+        assert [forecast.start(key, now) for key in range(len(lines))] == starts
