@@ -5,7 +5,7 @@ What is not known (no worker has told of the lane, nobody has counted lately) is
 for an unsure start.
 """
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 from tollway.domain.clock import Clock
@@ -216,12 +216,16 @@ class Forecasts:
                 forecasts[agent] = LaneForecast(own, cost_rate(own.values(), claims))
         open_loads = loads.get("", {})
         away = sum(rates.of(lane, agent).claims_per_s for agent in held)
-        rate, free = self._rate(lane, away, backlog)
+        rate, free = self._rate(lane, away, backlog, held)
         whole = None if rate is None else LaneForecast(open_loads, cost_rate(open_loads.values(), rate), free)
         return _Lane(backlog.at, len(lines), whole, forecasts)
 
-    def _rate(self, lane: str, away_per_s: float, backlog: Backlog) -> tuple[float | None, float]:
+    def _rate(
+        self, lane: str, away_per_s: float, backlog: Backlog, held: Collection[str]
+    ) -> tuple[float | None, float]:
         """Runs a second that start in a lane while it has a backlog, and how many start at once.
+
+        What is held back is no backlog: it says nothing of how fast the others could be served.
 
         While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the
         slots of workers can turn over is the better guess, and never the lower one.
@@ -229,7 +233,8 @@ class Forecasts:
         service, slots = self.service.rates.lane(lane), self.service.slots(lane)
         if not slots:
             return None, 0.0
-        since = min((at for (of, _), at in self._since.items() if of == lane), default=backlog.at)
+        lasting = (at for (of, agent), at in self._since.items() if of == lane and agent not in held)
+        since = min(lasting, default=backlog.at)
         lasting_s = backlog.at - since
         count = backlog.of(lane)
         free = 0.0 if lasting_s >= LASTING_S else float(max(0, slots - backlog.of().running))
@@ -243,11 +248,15 @@ class Forecasts:
         return (rate if rate > 0 else None), free
 
     def _held(self, lane: str, backlog: Backlog) -> set[str]:
-        """Classes that are served far below their part of the lane although they wait: what they need holds them."""
+        """Classes that no worker starts just now, by what workers tell, or that are served far below their part of the
+        lane although they wait: what they need holds them."""
         long_ago = backlog.at - self.service.window_s
-        waiting = {agent for (of, agent), at in self._since.items() if of == lane and at <= long_ago}
+        shut = {agent for of, agent in self._since if of == lane and self._standing.class_blocked(agent) is not None}
+        waiting = {
+            agent for (of, agent), at in self._since.items() if of == lane and at <= long_ago and agent not in shut
+        }
         if len(waiting) < 2:
-            return set()
+            return shut
         rates = self.service.rates
         weights = dict.fromkeys(waiting, 0.0)
         for (of, agent, tenant), count in backlog.lines.items():
@@ -255,7 +264,7 @@ class Forecasts:
                 weights[agent] += self._weight(tenant)
         served = sum(rates.of(lane, agent).claims_per_s for agent in waiting)
         whole = sum(weights.values()) or 1.0
-        return {
+        return shut | {
             agent
             for agent in waiting
             if rates.of(lane, agent).claims_per_s < _HELD_SHARE * served * weights[agent] / whole
