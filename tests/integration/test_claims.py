@@ -394,6 +394,8 @@ async def test_a_lazy_claim_is_as_good_while_nothing_crashes(
 
 async def test_a_line_that_got_its_part_of_a_short_claim_has_more(database: Database) -> None:
     """Beside an empty line that claims much of it, one gets a few runs of each claim; it is said that more wait."""
+    for tenant in ("cheap", "dear"):
+        await put_tenant(database, tenant, {"weight": 1})
     claims, _ = await new_claims(database)
     await accept_all(database, [new_run(tenant="cheap"), *(new_run(tenant="dear") for _ in range(10))])
     assert len((await claim(claims, 11)).claims) == 11

@@ -65,7 +65,7 @@ with open_line as materialized (
     left join unnest($10::text[], $11::int[]) as n (tenant, runs) on n.tenant = c.tenant
     left join room r on r.tenant = c.tenant
     where (select $8::int[] is not null or $12::int is not null or capped from looked)
-        and c.in_class <= coalesce(l.runs, $4) and c.in_tenant <= coalesce(n.runs, $12, $4)
+        and (l.runs is null or l.runs >= $4 or c.in_class <= l.runs) and c.in_tenant <= coalesce(n.runs, $12, $4)
         and c.in_tenant <= case when r.tenant is null then $4 else coalesce(r.runs, 0) end
 ), taken as materialized (
     select * from fitting order by start, place limit $4
