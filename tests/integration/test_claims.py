@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, success, until_blocked
 from tollway.domain.clock import AnchoredClock
-from tollway.queue.fair import Bounds, Line, Waiting, charge, learned, pick, trued
+from tollway.queue.fair import Bounds, Line, Waiting, charge, cut_short, learned, pick, trued
 from tollway.record.accept import Accepts
 from tollway.record.claims import ClaimBounds, Claims, LineCosts
 from tollway.record.database import Database, DatabaseOptions
@@ -110,7 +110,7 @@ async def test_the_sql_is_the_rules_twin(postgres: object, database_url: str, ad
         assert claimed.low == min((line.vtime for line in seen), default=None)
         assert claimed.level == min((line.start for line in seen), default=None)
         assert set(claimed.empty) == {(line.agent, line.tenant) for line in seen if not line.runs}
-        assert not claimed.more
+        assert bool(claimed.more) == cut_short(lines, wanted, LINES_MAX, expected, bounds)
         vtimes = {(row[0], row[1]): row[2] for row in await admin.fetch("select class, tenant, vtime from flow")}
         assert vtimes == pytest.approx(dict(charge(lines, expected)))
 
@@ -403,3 +403,20 @@ async def test_what_a_bounded_tenant_may_not_have_is_the_others(database: Databa
     bounds = ClaimBounds({"triage": 16}, {"flood": 2, "few": 99}, 1)
     got = await claims.claim("standard", {"triage": 0.0}, 16, bounds)
     assert sorted(one.tenant for one in got.claims) == ["few"] * 4 + ["flood"] * 2
+
+
+async def test_a_line_that_got_its_part_of_a_short_claim_has_more(database: Database) -> None:
+    """Beside an empty line that claims much of it, one gets a few runs of each claim; it is said that more wait."""
+    for tenant in ("cheap", "dear"):
+        await put_tenant(database, tenant, {"weight": 1})
+    claims, _ = await new_claims(database)
+    await accept_all(database, [new_run(tenant="cheap"), *(new_run(tenant="dear") for _ in range(10))])
+    assert len((await claim(claims, 11)).claims) == 11
+    costs = {
+        ("standard", "triage", "cheap"): LineCosts(0.0, 1, 1.0),
+        ("standard", "triage", "dear"): LineCosts(0, 1, 1e9),
+    }
+    await claims.true_up(costs)
+    await accept_all(database, [new_run(tenant="dear") for _ in range(10)])
+    shown = [(len(got.claims), got.more) for got in [await claim(claims, 100) for _ in range(3)]]
+    assert shown == [(4, True), (4, True), (2, False)]

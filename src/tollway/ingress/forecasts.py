@@ -74,7 +74,7 @@ class Forecasts:
         self._clock = clock
         self.service = ServiceWatch(sync, lambda: board.rates)
         self._backlog: Backlog | None = None
-        self._maker = LaneMaker(self.service, self._weight)
+        self._maker = LaneMaker(self.service, self._weight, standing.class_blocked)
         self._lanes: dict[str, KnownLane] = {}
         self._taking: asyncio.Task[None] | None = None
         self._entered: dict[UUID, tuple[float, Line]] = {}

@@ -3,7 +3,7 @@
 Bit by bit: ten thousand lines are tens of milliseconds' work, and submits are answered meanwhile.
 """
 
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping
 from dataclasses import dataclass
 
 from tollway.ingress.service_watch import ServiceWatch
@@ -11,6 +11,7 @@ from tollway.queue.forecast import LaneForecast, LineLoad, cost_rate
 from tollway.record.backlog import Backlog, Line
 
 LASTING_S = 3.0
+ON_ITS_WAY_S = 0.5
 SLICE = 500
 _HELD_SHARE = 0.5
 
@@ -41,9 +42,13 @@ class Now:
 class LaneMaker:
     """Makes forecasts, and remembers for that which classes have had a backlog since when."""
 
-    def __init__(self, service: ServiceWatch, weight: Callable[[str], float]) -> None:
+    def __init__(
+        self, service: ServiceWatch, weight: Callable[[str], float], blocked: Callable[[str], object | None]
+    ) -> None:
+        """`weight` is a tenant's; `blocked` tells why no worker starts an agent's runs just now, None if some does."""
         self._service = service
         self._weight = weight
+        self._blocked = blocked
         self._since: dict[tuple[str, str], float] = {}
 
     def forget(self) -> None:
@@ -51,8 +56,13 @@ class LaneMaker:
         self._since = {}
 
     def note_lasting(self, backlog: Backlog) -> None:
-        """Since when each class has had a backlog without a break."""
-        present = {key for key, count in backlog.classes().items() if count.runnable}
+        """Since when each class has had a backlog without a break: more than what is just on its way to a slot."""
+        rates = self._service.rates
+        present = {
+            key
+            for key, count in backlog.classes().items()
+            if count.runnable > ON_ITS_WAY_S * rates.of(*key).claims_per_s
+        }
         self._since = {key: self._since.get(key, backlog.at) for key in present}
 
     def make(self, lane: str, lines: list[Line], now: Now) -> Generator[None, None, KnownLane]:
@@ -89,7 +99,7 @@ class LaneMaker:
         yield
         open_loads = loads.get("", {})
         away = sum(rates.of(lane, agent).claims_per_s for agent in held)
-        rate, free = self._rate(lane, away, backlog)
+        rate, free = self._rate(lane, away, now, held)
         whole = None if rate is None else LaneForecast(open_loads, cost_rate(open_loads.values(), rate), free)
         for forecast, known in [
             *((forecasts[agent], None if before is None else before.held.get(agent)) for agent in forecasts),
@@ -99,16 +109,20 @@ class LaneMaker:
             yield from forecast.prepare(known)
         return KnownLane(backlog.at, len(lines), whole, forecasts)
 
-    def _rate(self, lane: str, away_per_s: float, backlog: Backlog) -> tuple[float | None, float]:
+    def _rate(self, lane: str, away_per_s: float, now: Now, held: Collection[str]) -> tuple[float | None, float]:
         """Runs a second that start in a lane while it has a backlog, and how many start at once.
+
+        What is held back is no backlog: it says nothing of how fast the others could be served.
 
         While a backlog lasts, claims are the truth. Before it, claims are only as many as runs came: then what the
         slots of workers can turn over is the better guess, and never the lower one.
         """
+        backlog = now.backlog
         service, slots = self._service.rates.lane(lane), self._service.slots(lane)
         if not slots:
             return None, 0.0
-        since = min((at for (of, _), at in self._since.items() if of == lane), default=backlog.at)
+        lasting = (at for (of, agent), at in self._since.items() if of == lane and agent not in held)
+        since = min(lasting, default=backlog.at)
         lasting_s = backlog.at - since
         count = backlog.of(lane)
         free = 0.0 if lasting_s >= LASTING_S else float(max(0, slots - backlog.of().running))
@@ -122,11 +136,15 @@ class LaneMaker:
         return (rate if rate > 0 else None), free
 
     def _held(self, lane: str, backlog: Backlog) -> set[str]:
-        """Classes that are served far below their part of the lane although they wait: what they need holds them."""
+        """Classes that no worker starts just now, by what workers tell, or that are served far below their part of the
+        lane although they wait: what they need holds them."""
         long_ago = backlog.at - self._service.window_s
-        waiting = {agent for (of, agent), at in self._since.items() if of == lane and at <= long_ago}
+        shut = {agent for of, agent in backlog.classes() if of == lane and self._blocked(agent) is not None}
+        waiting = {
+            agent for (of, agent), at in self._since.items() if of == lane and at <= long_ago and agent not in shut
+        }
         if len(waiting) < 2:
-            return set()
+            return shut
         rates = self._service.rates
         weights = dict.fromkeys(waiting, 0.0)
         for (of, agent, tenant), count in backlog.lines.items():
@@ -134,7 +152,7 @@ class LaneMaker:
                 weights[agent] += self._weight(tenant)
         served = sum(rates.of(lane, agent).claims_per_s for agent in waiting)
         whole = sum(weights.values()) or 1.0
-        return {
+        return shut | {
             agent
             for agent in waiting
             if rates.of(lane, agent).claims_per_s < _HELD_SHARE * served * weights[agent] / whole

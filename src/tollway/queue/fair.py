@@ -80,12 +80,8 @@ def quotas(lines: Sequence[Line], wanted: int) -> list[int]:
 def pick(lines: Sequence[Line], wanted: int, lines_max: int, bounds: Bounds | None = None) -> list[Taken]:
     """The runs to claim, least virtual start first."""
     bounds = bounds or Bounds()
-    looked_at = _looked_at(lines, lines_max, bounds)
-    if not looked_at:
-        return []
-    weights = _weights(lines)
+    shares = _shares(lines, lines_max, bounds)
     starts: list[tuple[float, int, Taken]] = []
-    shares = [replace(line, weight=weights[line.agent, line.tenant]) for line in looked_at]
     for line, per_line in zip(shares, quotas(shares, wanted), strict=True):
         before = 0
         for run in sorted(line.runs, key=lambda run: (run.place, run.id))[:per_line]:
@@ -95,6 +91,17 @@ def pick(lines: Sequence[Line], wanted: int, lines_max: int, bounds: Bounds | No
             before += cost
     starts.sort(key=lambda item: (item[0], item[1]))
     return _within([taken for _, _, taken in starts], wanted, bounds)[:wanted]
+
+
+def cut_short(
+    lines: Sequence[Line], wanted: int, lines_max: int, picked: Sequence[Taken], bounds: Bounds | None = None
+) -> bool:
+    """Whether a claim brought less than was wanted because some line got all its part of it: more may wait behind."""
+    if len(picked) >= wanted:
+        return False
+    got = Counter((taken.agent, taken.tenant) for taken in picked)
+    shares = _shares(lines, lines_max, bounds or Bounds())
+    return any(got[line.agent, line.tenant] >= most for line, most in zip(shares, quotas(shares, wanted), strict=True))
 
 
 def charge(lines: Sequence[Line], picked: Sequence[Taken]) -> Mapping[tuple[str, str], float]:
@@ -128,6 +135,12 @@ def _weights(lines: Sequence[Line]) -> Mapping[tuple[str, str], float]:
     """A tenant's weight is divided by its open lines, so that many agents give it no greater share."""
     open_lines = Counter(line.tenant for line in lines)
     return {(line.agent, line.tenant): line.weight / open_lines[line.tenant] for line in lines}
+
+
+def _shares(lines: Sequence[Line], lines_max: int, bounds: Bounds) -> list[Line]:
+    """The lines that a claim looks at, each with its share of its tenant's weight."""
+    weights = _weights(lines)
+    return [replace(line, weight=weights[line.agent, line.tenant]) for line in _looked_at(lines, lines_max, bounds)]
 
 
 def _looked_at(lines: Sequence[Line], lines_max: int, bounds: Bounds) -> Sequence[Line]:

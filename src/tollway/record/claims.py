@@ -64,8 +64,8 @@ class Claimed:
     """What a claim brought: runs, lines found empty (class, tenant), the lowest vtime seen, the lines looked at.
 
     `level` is where the service of these lines stands: the lowest vtime of those not left behind the floor.
-    `more` says of a claim that fell short that there are open lines it did not look at; `filled` names the capped
-    tenants that have no room left now: their lines want turning.
+    `more` says of a claim that fell short that there may be more: open lines it did not look at, or behind a line's
+    part of the claim; `filled` names the capped tenants that have no room left now: their lines want turning.
     """
 
     claims: list[Claim]

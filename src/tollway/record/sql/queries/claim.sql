@@ -8,8 +8,8 @@
 -- the worker $1: both make the fence unguessable.
 -- Bounds: $8 most runs per class, or null; $9 tenants left out; $10 and $11 most runs of some tenants, $12 of any other, or
 -- null; and for a tenant with max_running the room that it has by the record (null: another claim counts just now, so none).
--- Returns with each run (or one row without) the lines found empty, the least vtime and start, the lines looked at, whether open lines
--- were not looked at though the claim fell short, and the capped tenants that have no room left. (The range of ids is there to
+-- Returns with each run (or one row without) the lines found empty, the least vtime and start, the lines looked at, whether there is
+-- more though the claim fell short (open lines not looked at, or one that got all its part of the claim), and the capped tenants that have no room left. (The range of ids is there to
 -- prune partitions.)
 with open_line as materialized (
     select f.class, f.tenant, f.vtime as seen, greatest(f.vtime, b.vtime) as vtime, f.head, t.max_running is not null as capped,
@@ -38,20 +38,24 @@ with open_line as materialized (
     select t.tenant, tenant_room(t.tenant) as runs from (select distinct tenant from open_line where capped) as t
 ), candidate as materialized (
     select o.class, o.tenant, o.weight, q.run_id, q.est_nano, q.place,
-        o.vtime + (sum(q.est_nano::float8) over (partition by o.class, o.tenant order by q.place, q.run_id) - q.est_nano) / o.weight as start
+        o.vtime + (sum(q.est_nano::float8) over (partition by o.class, o.tenant order by q.place, q.run_id) - q.est_nano) / o.weight as start,
+        n.most
     from open_line o
+    cross join lateral (
+        select least($4::int, greatest(4, ceil(
+            2 * $4::int * (o.weight / case o.est_nano when 0 then 1000000 else o.est_nano end) / (select rates from looked) - 1e-6
+        )::int)) as most
+    ) as n
     cross join lateral (
         select r.run_id, case o.est_nano when 0 then r.est_nano else o.est_nano end as est_nano, r.place from queue r
         where r.lane = $2 and r.class = o.class and r.tenant = o.tenant and r.state = 0 and r.gate is null and r.place >= o.head
         order by r.place
-        limit least($4::int, greatest(4, ceil(
-            2 * $4::int * (o.weight / case o.est_nano when 0 then 1000000 else o.est_nano end) / (select rates from looked) - 1e-6
-        )::int))
+        limit n.most
     ) as q
 ), fitting as (
     select * from candidate where (select $8::int[] is null and $12::int is null and not capped from looked)
     union all
-    select c.class, c.tenant, c.weight, c.run_id, c.est_nano, c.place, c.start
+    select c.class, c.tenant, c.weight, c.run_id, c.est_nano, c.place, c.start, c.most
     from (
         select *, row_number() over (partition by class order by start, place) as in_class,
             row_number() over (partition by tenant order by start, place) as in_tenant
@@ -97,7 +101,8 @@ with open_line as materialized (
             select count(*) from (
                 select from flow o where o.lane = $2 and o.class = any ($3) and o.state = 0 and o.tenant <> all ($9) limit $7 + 1
             ) as every
-        ) or exists (select from room where runs is null) end as more,
+        ) or exists (select from room where runs is null)
+            or exists (select from taken group by class, tenant having count(*) >= min(most)) end as more,
         (
             select array_agg(r.tenant) from room r
             where r.runs <= (select count(*) from claimed c where c.tenant = r.tenant)
