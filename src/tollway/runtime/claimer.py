@@ -17,7 +17,7 @@ from tollway.queue.ageing import aged_lanes, lane_order
 from tollway.queue.bulkheads import Bulkheads, Held
 from tollway.queue.floors import Floor
 from tollway.queue.shares import Slots
-from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Claims
+from tollway.record.claims import Claim, ClaimBounds, Claimed, Claims
 from tollway.runtime.doors import Doors, OpenDoors
 from tollway.telemetry.logs import get_logger
 
@@ -26,7 +26,6 @@ log = get_logger(__name__)
 PACE_S = 0.008
 BATCH_MAX = 100
 EMPTY_FOR_S = 2.0
-EMPTY_IN_THE_WAY = 8
 AGE_EVERY_S = 1.0
 RETRY_S = 0.5
 
@@ -229,7 +228,7 @@ class Claimer:
             self._empty_since.pop((lane, claim.agent, claim.tenant), None)
         for line in found:
             self._empty_since.setdefault(line, now)
-        in_the_way = claimed.more and (claimed.lines >= LINES_MAX or len(found) >= EMPTY_IN_THE_WAY)
+        in_the_way = claimed.more  # as lines not looked at, or as those whose part of the claim came to nothing
         due = [line for line in found if in_the_way or now - self._empty_since[line] >= EMPTY_FOR_S]
         if due:
             await self._claims.mark_idle(lane, sorted((line[1], line[2]) for line in due))
