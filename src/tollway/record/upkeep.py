@@ -13,6 +13,7 @@ from tollway.record.database import Database
 
 DUE_MAX = 500
 FORGET_MAX = 5000
+FULL_MAX = 1000
 NOBODY = Cancellation(frozenset(), frozenset())
 
 
@@ -36,6 +37,7 @@ class Upkeep:
         self._keys = ConcurrencyKeys(database)
         self._due_keys: list[Key] = []
         self._pressing = self._looked_through = FIRST_KEY
+        self._full_after = ""
 
     async def elected(self, term_s: float) -> bool:
         """Whether this keeper is the one, for the next `term_s`."""
@@ -97,9 +99,14 @@ class Upkeep:
         return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
 
     async def open_full(self) -> list[str]:
-        """Open the full lines of capped tenants that have room again; returns the lanes with news."""
-        tenants = [row["tenant"] for row in await self._database.rows("find_full")]
-        return [row["opened"] for row in await self._database.rows("turn_capped", sorted(tenants))] if tenants else []
+        """Open the full lines of capped tenants that have room again; returns the lanes with news.
+
+        Every call looks at a page of them in turn. Idle, with no line full, it is one query that reads nothing.
+        """
+        rows = await self._database.rows("find_full", self._full_after, FULL_MAX)
+        self._full_after = rows[-1]["tenant"] if len(rows) == FULL_MAX else ""
+        tenants = [row["tenant"] for row in rows if row["room"]]
+        return [row["opened"] for row in await self._database.rows("turn_capped", tenants)] if tenants else []
 
     async def orphans(self) -> list[int]:
         """Workers without a row that runs still hang on."""

@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from record_kit import accept_all, claim, clock, event_types, new_claims, new_run
+from record_kit import accept_all, claim, clock, event_types, new_claims, new_run, success
 from runtime_kit import ended, until, until_true
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import Answer, PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.database import Database
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import beat_process, register_process, retire_processes
+from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 from tollway.runtime import keeper as keeper_module
 from tollway.runtime.keeper import Keeper, KeeperOptions
@@ -97,6 +99,28 @@ async def test_what_is_too_late_expires(database: Database, admin: asyncpg.Conne
         await kept.look_again(2)
         left = await admin.fetch("select run_id from queue")
         assert {row[0] for row in left} == {running.id, runs[2].id}
+
+
+async def test_runs_from_before_a_cap_leave_no_line_full(database: Database, admin: asyncpg.Connection) -> None:
+    """Runs claimed before their tenant had a cap tell nobody when they end: the keeper's next look opens the line."""
+    await accept_all(database, [new_run() for _ in range(4)])
+    claims, worker = await new_claims(database)
+    held = (await claim(claims, 2)).claims
+    assert [one.capped for one in held] == [False] * 2
+    await put_tenant(database, "default", {"max_running": 1})
+    assert list((full := await claim(claims)).filled) == ["default"]
+    assert await claims.turn_capped(full.filled) == []
+    heard: list[str] = []
+    async with keeping(database, look_every_s=0.5) as kept:
+        kept.broadcast.subscribe("queue", heard.append)
+        await kept.look_again(2)
+        assert await admin.fetchval("select state from flow") == 3
+        assert await JournalRecord(database, worker).complete([success(one) for one in held]) == [True] * 2
+        looks = kept.looks
+        await until_true(lambda: admin.fetchval("select state = 0 from flow"))
+        assert kept.looks <= looks + 4
+        await until(lambda: "standard" in heard)
+    assert len((await claim(claims)).claims) == 1
 
 
 async def held_run(database: Database, ttl_s: float) -> tuple[object, int]:
