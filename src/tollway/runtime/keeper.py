@@ -115,7 +115,7 @@ class Keeper:
             await self._end_lost_calls()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
             tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
-        await self._open_full()
+        await self._unstick()
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()
@@ -140,6 +140,13 @@ class Keeper:
         if calls:
             log.warning("wire_calls.lost", calls=calls)
 
+    async def _unstick(self) -> None:
+        stuck = await self._upkeep.stuck()
+        if stuck.full_lines:
+            await self._open_full()
+        if stuck.cancelled:
+            self._tell_ended(await self._upkeep.end_cancelled())
+
     async def _open_full(self) -> None:
         """Lines that are full though their tenant has room: nobody told that its runs left.
 
@@ -159,6 +166,8 @@ class Keeper:
             self._broadcast.publish("run", str(run_id))
         for lane in ended.lanes:
             self._broadcast.publish("queue", lane)
+        if ended.ids:
+            self._broadcast.publish("webhook", "")
 
     async def _keep_partitions(self) -> None:
         await self._upkeep.make_partitions()
