@@ -128,11 +128,10 @@ async def test_runs_from_before_a_cap_leave_no_line_full(database: Database, adm
 async def test_a_cancelled_run_given_back_into_a_shut_line_is_ended(
     state: int, database: Database, admin: asyncpg.Connection
 ) -> None:
-    """P10: asked to stop while it ran, a run that its worker gives back, or loses, ends as cancelled by who asked, though
-    no claim reaches it; its concurrency key passes on and its webhook is told. Others are left alone."""
-    back, lost, ousted, other = (
-        new_run(concurrency_key=key, webhook_url="https://example.test/") for key in ("a", None, "c", None)
-    )
+    """P10: asked to stop while it ran, a run that its worker gives back, or loses, ends as cancelled by who asked,
+    though no claim reaches it; its concurrency key passes on and its webhook is told. Others are left alone."""
+    keys = ("a", None, "c", None)
+    back, lost, ousted, other = [new_run(concurrency_key=key, webhook_url="https://example.test/") for key in keys]
     await accept_all(database, [back, lost, ousted, other])
     claims, worker = await new_claims(database)
     held = {one.run_id: one for one in (await claim(claims)).claims}
