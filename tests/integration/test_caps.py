@@ -5,9 +5,11 @@ import random
 from collections import Counter
 
 import asyncpg
+import pytest
 from msgspec.structs import replace
 
 from record_kit import accept_all, claim, new_claims, new_run, success
+from tollway.record import upkeep as upkeep_module
 from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
@@ -140,6 +142,25 @@ async def test_the_keeper_opens_what_a_dead_worker_left_full(database: Database,
     assert await keeper.open_full() == ["standard"]
     again, _ = await new_claims(database)
     assert await fill(again) == ["capped"] * 2
+
+
+async def test_the_keeper_looks_through_full_lines_by_the_page(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tenants are full, a look counts a page of them, and the next goes on; the last begins anew."""
+    monkeypatch.setattr(upkeep_module, "FULL_MAX", 2)
+    names = ["a", "b", "c"]
+    for name in names:
+        await put_tenant(database, name, {"max_running": 1})
+    await accept_all(database, [new_run(tenant=name) for name in names for _ in range(2)])
+    claims, worker = await new_claims(database)
+    got = await claim(claims)
+    assert sorted(got.filled) == names
+    await claims.turn_capped(names)
+    keeper = Upkeep(database, await register_process(database, "keeper", 12.0))
+    last = next(one for one in got.claims if one.tenant == "c")
+    assert await JournalRecord(database, worker).complete([success(last)]) == [True]
+    assert [await keeper.open_full() for _ in range(4)] == [[], ["standard"], [], []]
 
 
 async def test_a_run_alone_counts_and_waits_for_room(database: Database, admin: asyncpg.Connection) -> None:

@@ -156,6 +156,8 @@ def faults(plan: dict[str, Any]) -> list[str]:
         "look_for_work",
         "oldest_place",
         "find_full",
+        "find_stuck",
+        "find_cancelled",
         "turn_flows",
         "lock_lines",
         "idle_lines",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from tollway.domain.concurrency import CODE, Ousted
+from tollway.domain.concurrency import CODE, Ousted, superseded
 from tollway.domain.news import News
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.database import Connection, Database
@@ -52,6 +52,30 @@ async def end_queued_runs(
     return _ended(
         await database.rows("end_queued_runs", list(ids), state.value, code, messages, *who, min(ids), max(ids))
     )
+
+
+async def end_cancelled_runs(database: Database, most: int) -> Ended:
+    """End, at most so many, runs whose worker gave them back before it heard that somebody wants them cancelled.
+
+    They end as that one's doing. Raises DatabaseUnavailable.
+    """
+    ids: list[UUID] = []
+    lanes: set[str] = set()
+    for row in await database.rows("find_cancelled", most):
+        kind, who, by = read_asker(row["cancelled_by"])
+        why = (CODE, superseded(by)) if by else None
+        asked = [UUID(int=run_id.int) for run_id in row["ids"]]
+        done = await end_queued_runs(database, asked, RunState.CANCELLED, (ActorKind(kind), who), why)
+        ids += done.ids
+        lanes |= done.lanes
+    return Ended(ids, frozenset(lanes))
+
+
+def read_asker(cancelled_by: str) -> tuple[str, str, str]:
+    """Who asked to cancel a run, as it is kept with it: kind and id, and the run it goes for, empty for none."""
+    kind, _, who = cancelled_by.partition(":")
+    actor, _, by = who.partition(" for ")
+    return kind, actor, by
 
 
 async def cancel_runs(database: Database, ids: Sequence[UUID], key_id: str) -> Cancellation:

@@ -46,21 +46,31 @@ class TenantRecord:
         return self.tokens_per_min is not None or self.tokens_per_day is not None
 
 
+@dataclass(frozen=True, slots=True)
+class TenantPut:
+    """A tenant as it was put, whether it is new, and the settings' version.
+
+    `opened` are the lanes where runs of it may start that could not before.
+    """
+
+    document: dict[str, Any]
+    created: bool
+    version: int
+    opened: list[str]
+
+
 def tenant_record(row: asyncpg.Record) -> TenantRecord:
     """A row of `list_tenants` as a record."""
     quotas = (row[name] for name in LIMITS)
     return TenantRecord(row["id"], row["weight"], row["paused"], _document(row), *quotas)
 
 
-async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool, int]:
-    """Make or change a tenant; absent fields stay, None lifts a limit.
-
-    Returns its document, whether it is new, and the settings' version. Raises DatabaseUnavailable.
-    """
+async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> TenantPut:
+    """Make or change a tenant; absent fields stay, None lifts a limit. Raises DatabaseUnavailable."""
     async with database.connection() as connection, connection.transaction():
         row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
-        await database.on(connection, "turn_flows", tenant)
-    return _document(row), row["created"], row["version"]
+        opened = await database.on(connection, "turn_flows", tenant)
+    return TenantPut(_document(row), row["created"], row["version"], [line["lane"] for line in opened])
 
 
 def _document(row: asyncpg.Record) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from uuid import UUID
 
 from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
-from tollway.record.cancel import Cancellation, Ended, end_queued_runs
+from tollway.record.cancel import Cancellation, Ended, end_cancelled_runs, end_queued_runs
 from tollway.record.concurrency import FIRST_KEY, ConcurrencyKeys, Key
 from tollway.record.database import Database
 
 DUE_MAX = 500
 FORGET_MAX = 5000
+FULL_MAX = 1000
 NOBODY = Cancellation(frozenset(), frozenset())
 
 
@@ -27,6 +28,14 @@ class Due:
     expires_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Whether any line is full, and whether a run that somebody wants cancelled waits in the queue."""
+
+    full_lines: bool
+    cancelled: bool
+
+
 class Upkeep:
     """The keeper's verbs on the record. All raise DatabaseUnavailable."""
 
@@ -36,6 +45,7 @@ class Upkeep:
         self._keys = ConcurrencyKeys(database)
         self._due_keys: list[Key] = []
         self._pressing = self._looked_through = FIRST_KEY
+        self._full_after = ""
 
     async def elected(self, term_s: float) -> bool:
         """Whether this keeper is the one, for the next `term_s`."""
@@ -97,9 +107,23 @@ class Upkeep:
         return [(row["run_id"], row["lane"], row["lost"]) for row in rows if row["run_id"] is not None]
 
     async def open_full(self) -> list[str]:
-        """Open the full lines of capped tenants that have room again; returns the lanes with news."""
-        tenants = [row["tenant"] for row in await self._database.rows("find_full")]
-        return [row["opened"] for row in await self._database.rows("turn_capped", sorted(tenants))] if tenants else []
+        """Open the full lines of capped tenants that have room again; returns the lanes with news.
+
+        Every call looks at a page of them in turn.
+        """
+        rows = await self._database.rows("find_full", self._full_after, FULL_MAX)
+        self._full_after = rows[-1]["tenant"] if len(rows) == FULL_MAX else ""
+        tenants = [row["tenant"] for row in rows if row["room"]]
+        return [row["opened"] for row in await self._database.rows("turn_capped", tenants)] if tenants else []
+
+    async def stuck(self) -> Stuck:
+        """What `open_full` and `end_cancelled` would look at, in one query that reads next to nothing."""
+        row = (await self._database.rows("find_stuck"))[0]
+        return Stuck(row["full_lines"], row["cancelled"])
+
+    async def end_cancelled(self) -> Ended:
+        """End runs that were given back, or lost, after somebody asked to cancel them; their line may be shut."""
+        return await end_cancelled_runs(self._database, DUE_MAX)
 
     async def orphans(self) -> list[int]:
         """Workers without a row that runs still hang on."""

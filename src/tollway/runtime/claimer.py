@@ -26,6 +26,7 @@ log = get_logger(__name__)
 PACE_S = 0.008
 BATCH_MAX = 100
 EMPTY_FOR_S = 2.0
+EMPTY_KNOWN_S = 60.0
 AGE_EVERY_S = 1.0
 RETRY_S = 0.5
 
@@ -72,6 +73,7 @@ class Claimer:
         self._slots = Slots(options.slots, options.shares)
         self._floors = {lane: Floor() for lane in options.lanes}
         self._empty_since: dict[tuple[str, str, str], float] = {}
+        self._forget_at = 0.0
         self._oldest_at: dict[str, float] = {}
         self._age_at = dict.fromkeys(options.lanes, 0.0)
         self._turn = 0
@@ -226,6 +228,7 @@ class Claimer:
         found = {(lane, *line) for line in claimed.empty}
         for claim in claimed.claims:
             self._empty_since.pop((lane, claim.agent, claim.tenant), None)
+        self._forget_old(now)
         for line in found:
             self._empty_since.setdefault(line, now)
         in_the_way = claimed.more  # as lines not looked at, or as those whose part of the claim came to nothing
@@ -234,6 +237,13 @@ class Claimer:
             await self._claims.mark_idle(lane, sorted((line[1], line[2]) for line in due))
             for line in due:
                 self._empty_since.pop(line, None)
+
+    def _forget_old(self, now: float) -> None:
+        """Forget now and then what was seen empty long ago: other workers have closed those lines since."""
+        if now >= self._forget_at:
+            self._forget_at = now + EMPTY_KNOWN_S
+            known = self._empty_since.items()
+            self._empty_since = {line: since for line, since in known if now - since < EMPTY_KNOWN_S}
 
 
 def _reached(bounds: ClaimBounds, claims: Sequence[Claim], wanted: int) -> bool:

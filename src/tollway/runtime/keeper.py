@@ -113,9 +113,9 @@ class Keeper:
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
-            await self._open_full()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
             tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
+        await self._unstick()
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
             await self._keep_partitions()
@@ -129,7 +129,6 @@ class Keeper:
         log.warning("worker.lost", worker=process_id, runs=len(taken))
         for lane in {lane for _, lane, _ in taken}:
             self._broadcast.publish("queue", lane)
-        await self._open_full()
         for run_id, _, _ in taken:
             self._broadcast.publish("run", str(run_id))
         if any(lost >= 2 for _, _, lost in taken):
@@ -141,8 +140,18 @@ class Keeper:
         if calls:
             log.warning("wire_calls.lost", calls=calls)
 
+    async def _unstick(self) -> None:
+        stuck = await self._upkeep.stuck()
+        if stuck.full_lines:
+            await self._open_full()
+        if stuck.cancelled:
+            self._tell_ended(await self._upkeep.end_cancelled())
+
     async def _open_full(self) -> None:
-        """Lines that a dead worker, or one that was cut off, left full though their tenant has room."""
+        """Lines that are full though their tenant has room: nobody told that its runs left.
+
+        They were a dead worker's, or one's that was cut off, or were claimed before their tenant had a cap.
+        """
         for lane in await self._upkeep.open_full():
             self._broadcast.publish("queue", lane)
 
@@ -157,6 +166,8 @@ class Keeper:
             self._broadcast.publish("run", str(run_id))
         for lane in ended.lanes:
             self._broadcast.publish("queue", lane)
+        if ended.ids:
+            self._broadcast.publish("webhook", "")
 
     async def _keep_partitions(self) -> None:
         await self._upkeep.make_partitions()

@@ -20,6 +20,7 @@ from tollway.domain.outcomes import Abandoned, Cancelled, Dead, HandedBack, Outc
 from tollway.hotstate.broadcast import Broadcast
 from tollway.queue.bulkheads import Held
 from tollway.queue.service import Served
+from tollway.record.cancel import read_asker
 from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord, Leaving
@@ -357,8 +358,8 @@ class Worker:
 
 
 def _cancelled(asked_by: str) -> Cancelled:
-    kind, _, who = asked_by.partition(":")
-    return Cancelled(kind, *who.split(" for ", 1))
+    kind, actor, by = read_asker(asked_by)
+    return Cancelled(kind, actor, by)
 
 
 def process_facts(worker: Worker, options: ClaimerOptions, metrics: Metrics) -> dict[str, Any]:

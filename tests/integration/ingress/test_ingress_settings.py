@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from asgi_client import AsgiClient
-from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, make_agent
+from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews, make_agent, submit
 from tollway.domain.errors import ConfigError
 from tollway.ingress.services import ApiOptions
 from tollway.record.agents import publish_agents
@@ -66,6 +66,26 @@ async def test_tenants_are_made_changed_and_checked(admin: AsgiClient) -> None:
     assert (await admin.post("/v1/tenants/nobody/keys", {"name": "k", "scopes": ["read"]})).code == "not_found"
     assert (await admin.post("/v1/tenants/acme/keys", {"name": "k", "scopes": ["fly"]})).code == "invalid_input"
     assert (await admin.post("/v1/tenants/acme/keys", {"name": "k", "scopes": []})).code == "invalid_input"
+
+
+async def test_workers_hear_of_runs_that_a_setting_lets_start(admin: AsgiClient, harness: ApiHarness) -> None:
+    """Resumed, or with its cap changed while full, a tenant's lanes are told, once each; a pause tells nobody."""
+    for lane in ("standard", "standard", "batch"):
+        await submit(admin, lane=lane)
+    told = {("queue", "standard"), ("queue", "batch")}
+
+    async def heard(**given: object) -> list[tuple[str, str]]:
+        harness.news.said.clear()
+        assert (await admin.put("/v1/tenants/default", given)).status == 200
+        return sorted(said for said in harness.news.said if said[0] == "queue")
+
+    assert await heard(paused=True) == []
+    assert await heard(max_running=3) == []
+    assert await heard(paused=False) == sorted(told)
+    assert await heard(weight=2) == []
+    async with harness.database.connection() as connection:
+        await connection.execute("update flow set state = 3 where tenant = 'default'")  # as a claim leaves them
+    assert await heard(max_running=4) == sorted(told)
 
 
 async def test_keys_are_shown_once_and_the_last_admin_key_stays(admin: AsgiClient, harness: ApiHarness) -> None:

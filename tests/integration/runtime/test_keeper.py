@@ -9,13 +9,16 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from record_kit import accept_all, claim, clock, event_types, new_claims, new_run
+from record_kit import accept_all, claim, clock, event_types, new_claims, new_run, success
 from runtime_kit import ended, until, until_true
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import Answer, PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
+from tollway.record.cancel import cancel_runs
 from tollway.record.database import Database
+from tollway.record.journal import JournalRecord, Leaving
 from tollway.record.processes import beat_process, register_process, retire_processes
+from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 from tollway.runtime import keeper as keeper_module
 from tollway.runtime.keeper import Keeper, KeeperOptions
@@ -97,6 +100,72 @@ async def test_what_is_too_late_expires(database: Database, admin: asyncpg.Conne
         await kept.look_again(2)
         left = await admin.fetch("select run_id from queue")
         assert {row[0] for row in left} == {running.id, runs[2].id}
+
+
+async def test_runs_from_before_a_cap_leave_no_line_full(database: Database, admin: asyncpg.Connection) -> None:
+    """Runs claimed before their tenant had a cap tell nobody when they end: the keeper's next look opens the line."""
+    await accept_all(database, [new_run() for _ in range(4)])
+    claims, worker = await new_claims(database)
+    held = (await claim(claims, 2)).claims
+    assert [one.capped for one in held] == [False] * 2
+    await put_tenant(database, "default", {"max_running": 1})
+    assert list((full := await claim(claims)).filled) == ["default"]
+    assert await claims.turn_capped(full.filled) == []
+    heard: list[str] = []
+    async with keeping(database, look_every_s=0.5) as kept:
+        kept.broadcast.subscribe("queue", heard.append)
+        await kept.look_again(2)
+        assert await admin.fetchval("select state from flow") == 3
+        assert await JournalRecord(database, worker).complete([success(one) for one in held]) == [True] * 2
+        looks = kept.looks
+        await until_true(lambda: admin.fetchval("select state = 0 from flow"))
+        assert kept.looks <= looks + 4
+        await until(lambda: "standard" in heard)
+    assert len((await claim(claims)).claims) == 1
+
+
+@pytest.mark.parametrize("state", [2, 3])
+async def test_a_cancelled_run_given_back_into_a_shut_line_is_ended(
+    state: int, database: Database, admin: asyncpg.Connection
+) -> None:
+    """P10: asked to stop while it ran, a run that its worker gives back, or loses, ends as cancelled by who asked,
+    though no claim reaches it; its concurrency key passes on and its webhook is told. Others are left alone."""
+    keys = ("a", None, "c", None)
+    back, lost, ousted, other = [new_run(concurrency_key=key, webhook_url="https://example.test/") for key in keys]
+    await accept_all(database, [back, lost, ousted, other])
+    claims, worker = await new_claims(database)
+    held = {one.run_id: one for one in (await claim(claims)).claims}
+    heir = new_run(concurrency_key="a")
+    press = new_run(concurrency_key="c", concurrency_policy="cancel_running")
+    await accept_all(database, [heir, press])
+    assert (await cancel_runs(database, [back.id, lost.id], "key-9")).asked == {back.id, lost.id}
+    leaving = [
+        Leaving(run.id, held[run.id].fence, held[run.id].next_seq, 3600.0, 1, "retried", None)
+        for run in (back, ousted, other)
+    ]
+    assert await JournalRecord(database, worker).requeue(leaving) == [True] * 3
+    await admin.execute("update flow set state = $1", state)  # paused or full: nobody claims from it
+    await admin.execute("update tenant set paused = $1, max_running = 1", state == 2)
+    heard: list[str] = []
+    async with keeping(database) as kept:
+        for channel in ("run", "queue", "webhook"):
+            kept.broadcast.subscribe(channel, heard.append)
+        await kept.look_again(1)
+        await beat_process(database, worker, 0, {})
+        await until_true(lambda: admin.fetchval("select count(*) = 2 from run where state is not null"))
+        assert await admin.fetchval("select state from queue where run_id = $1", lost.id) == 1
+        await admin.execute("delete from process where id = $1", worker)
+        await until_true(lambda: admin.fetchval("select count(*) = 3 from run where state is not null"))
+        await until(lambda: {str(lost.id), "standard", ""} <= set(heard))
+    for run, by, code in ((back, "key-9", None), (lost, "key-9", None), (ousted, "key-1", "concurrency_key")):
+        row = await ended(admin, run.id)
+        assert (row["state"], row["error_code"]) == ("cancelled", code)
+        assert await event_types(admin, run.id) == ["accepted", "claimed", "retried", "cancelled"]
+        who = await admin.fetchrow("select actor_kind, actor_id from event where run_id = $1 and seq = 4", run.id)
+        assert tuple(who) == ("key", by)
+        assert await admin.fetchval("select count(*) from webhook_delivery where run_id = $1", run.id) == 1
+    left = {row["run_id"]: row["gate"] for row in await admin.fetch("select run_id, gate from queue")}
+    assert left == {heir.id: None, press.id: None, other.id: "time"}
 
 
 async def held_run(database: Database, ttl_s: float) -> tuple[object, int]:

@@ -15,7 +15,7 @@ from tollway.queue.bulkheads import Bulkheads, Held
 from tollway.queue.floors import FLOOR_LAG_S, WHOLE_EVERY_S, Floor
 from tollway.record.claims import LINES_MAX, Claim, ClaimBounds, Claimed, Work
 from tollway.runtime import claimer as claimer_module
-from tollway.runtime.claimer import AGE_EVERY_S, BATCH_MAX, EMPTY_FOR_S, Claimer, ClaimerOptions
+from tollway.runtime.claimer import AGE_EVERY_S, BATCH_MAX, EMPTY_FOR_S, EMPTY_KNOWN_S, Claimer, ClaimerOptions
 
 LANES = ("interactive", "batch")
 
@@ -206,6 +206,23 @@ async def test_a_line_is_closed_once_it_stayed_empty() -> None:
     assert bench.script.closed == [[line]]
     await claim("batch")
     assert bench.script.closed == [[line]]
+
+
+async def test_lines_that_others_closed_are_forgotten() -> None:
+    """What was seen empty once and never again is kept for a minute or two, however many lines there are; seen empty
+    anew after that, it must stay empty anew before it is closed."""
+    lines = [("agent", f"t{n}") for n in range(50)]
+    last = [brought(empty=[lines[0]]), brought(empty=[lines[0]])]
+    bench = Bench(Script(*(brought(empty=[line]) for line in lines), *last))
+    for _ in lines:
+        await bench.claimer._claim("batch")
+        bench.clock.at += EMPTY_KNOWN_S / 10
+        assert len(bench.claimer._empty_since) <= 20
+    await bench.claimer._claim("batch")
+    assert bench.script.closed == []
+    bench.clock.at += EMPTY_FOR_S
+    await bench.claimer._claim("batch")
+    assert bench.script.closed == [[lines[0]]]
 
 
 async def test_empty_lines_in_the_way_are_closed_at_once() -> None:

@@ -100,10 +100,12 @@ async def put_one(request: Request) -> Response:
         raise invalid("id", "must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
     services = context(request).services
-    document, created, version = await put_tenant(services.database, tenant, given)
-    await services.sync.changed(version)
+    put = await put_tenant(services.database, tenant, given)
+    for lane in put.opened:  # the record has it already: workers need not wait for the settings to go round
+        services.news.publish("queue", lane)
+    await services.sync.changed(put.version)
     await context(request).admission.quotas.depths.settle()
-    return answer(201 if created else 200, document)
+    return answer(201 if put.created else 200, put.document)
 
 
 @router.get("/v1/tenants/{tenant}/keys", **describe("list_keys"))

@@ -89,6 +89,14 @@ from locked l
 where q.run_id = l.run_id
 returning q.run_id
 
+-- name: find_cancelled
+-- Runs that somebody wants cancelled and no worker holds any more, at most $1, and who asked.
+select cancelled_by, array_agg(run_id) as ids
+from (
+    select run_id, cancelled_by from queue where cancelled_by is not null and state <> 1 order by cancelled_by limit $1
+) as q
+group by cancelled_by;
+
 -- name: find_live
 -- Which of the given runs have not ended.
 select run_id from queue where run_id = any($1::uuid[])

@@ -190,8 +190,12 @@ on conflict (lane, class) do nothing;
 select opened from turn_capped($1::text[]);
 
 -- name: find_full
--- Capped tenants with full lines: the keeper sees whether they have room again.
-select distinct tenant from flow where state = 3;
+-- Tenants with full lines, the next $2 after $1, and whether they have room again. Counted without a lock, so that looking
+-- keeps no claim from counting: turn_capped makes sure.
+select f.tenant, coalesce(t.max_running > running_of(f.tenant), true) as room
+from (select distinct tenant from flow where state = 3 and tenant > $1 order by tenant limit $2) as f
+join tenant t on t.id = f.tenant
+order by f.tenant;
 
 -- name: claim_alone
 -- Claims one run whose gate is `alone`: it lost its workers again and again, and runs in a process of its own. Its line is

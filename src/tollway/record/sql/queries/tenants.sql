@@ -41,16 +41,20 @@ from put, bumped
 -- Shuts the flows of a paused tenant; reopens those of one that is not, the full ones too, whose cap may be another now. They
 -- enter at the floor, with no credit stored up, and a claim finds out which are full still. Locked in order.
 -- A statement of its own after put_tenant, so that it sees the lines of accepts that held the tenant's row until then.
+-- Returns the lanes reopened.
 with turning as materialized (
     select f.lane, f.class, f.tenant, t.paused
     from flow f join tenant t on t.id = f.tenant
     where f.tenant = $1 and case when t.paused then f.state <> 2 else f.state >= 2 end
     order by f.lane, f.class
     for no key update of f
+), turned as (
+    update flow f
+    set state = case when s.paused then 2 else 0 end,
+        vtime = case when s.paused then f.vtime else greatest(f.vtime, b.vtime) end,
+        entered = case when s.paused then f.entered else coalesce(b.vtime, f.entered) end
+    from turning s left join flow_floor b on b.lane = s.lane and b.class = s.class
+    where f.lane = s.lane and f.class = s.class and f.tenant = s.tenant
+    returning f.lane, f.state
 )
-update flow f
-set state = case when s.paused then 2 else 0 end,
-    vtime = case when s.paused then f.vtime else greatest(f.vtime, b.vtime) end,
-    entered = case when s.paused then f.entered else coalesce(b.vtime, f.entered) end
-from turning s left join flow_floor b on b.lane = s.lane and b.class = s.class
-where f.lane = s.lane and f.class = s.class and f.tenant = s.tenant
+select distinct lane from turned where state = 0
