@@ -21,7 +21,7 @@ from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import decode_raw
 from tollway.ingress.catalogue import Catalogue, CataloguedAgent
 from tollway.ingress.forecasts import Entry
-from tollway.ingress.problems import invalid, invalid_input
+from tollway.ingress.problems import invalid
 from tollway.ingress.services import ApiOptions
 from tollway.record.accept import NewRun
 
@@ -110,7 +110,6 @@ class Submissions:
         self.check_lane(lane)
         created_at = self.stamp()
         delay_s = body.delay_s or 0.0
-        _check_delay(body, delay_s)
         deadline_at = None if body.deadline_s is None else created_at + body.deadline_s
         priority_s = record.priority_s if body.priority_s is None else body.priority_s
         entry = Entry(caller.home, record.name, lane, created_at, delay_s, priority_s)
@@ -203,17 +202,6 @@ def _body_hash(body: RunBody, value: Any) -> bytes:
     meaning = {name: getattr(body, name) for name in RunBody.__struct_fields__ if name != "input"}
     meaning["input"] = value
     return sha256(_encode_sorted(meaning)).digest()
-
-
-def _check_delay(body: RunBody, delay_s: float) -> None:
-    """Refuse, naming both, a bound that passes before the delay does: all count from the submit."""
-    bounds = {"ttl_s": body.ttl_s, "deadline_s": body.deadline_s}
-    over = {name: bound_s for name, bound_s in bounds.items() if bound_s is not None and bound_s <= delay_s}
-    if over:
-        why = f"is over before the run may start, after delay_s ({delay_s:g} s): both count from the submit"
-        errors = [{"path": name, "message": f"of {over[name]:g} s {why}; make it longer than delay_s"} for name in over]
-        shorter = f"of {delay_s:g} s ends when the run's time is over; make it shorter than {min(over.values()):g} s"
-        raise invalid_input([*errors, {"path": "delay_s", "message": shorter}])
 
 
 def _check_policy(body: RunBody) -> None:
