@@ -4,13 +4,18 @@ from collections.abc import Sequence
 
 FLOOR_LAG_S = 2.0
 WHOLE_EVERY_S = 1.0
+WHOLE_EVERY_MAX_S = 30.0
+WHOLE_PER_COST = 30.0
+SHORT_PER_COST = 5.0
+_SMOOTH = 0.1
 
 
 class Floor:
     """The lowest virtual time seen two seconds ago: below it the index holds mostly dead entries, so it is not read.
 
     Once a second, and whenever a claim came back short, the whole index is read, so that a line below the floor (a
-    newcomer's, or one that was charged too much at first) is never overlooked for longer.
+    newcomer's, or one that was charged too much at first) is not overlooked for longer. Where that has become dear,
+    because somebody holds an old snapshot and dead entries pile up, it is done less often, by what it costs.
     """
 
     def __init__(self) -> None:
@@ -18,6 +23,8 @@ class Floor:
         self._next = 0.0
         self._next_since = 0.0
         self._whole_at = 0.0
+        self._usual_s: float | None = None
+        self._may_at = 0.0
         self._written = 0.0
         self._written_at = 0.0
 
@@ -32,9 +39,19 @@ class Floor:
                 self._floor = 0.0
         return dict.fromkeys(agents, self._floor)
 
+    def took(self, seconds: float, now: float, *, whole: bool) -> None:
+        """How long the claim took that ended now; `whole` if it read all of the index."""
+        if not whole:
+            usual = seconds if self._usual_s is None else self._usual_s
+            self._usual_s = usual + _SMOOTH * (seconds - usual)
+            return
+        dearer_s = max(0.0, seconds - self._usual_s) if self._usual_s is not None else 0.0
+        self._whole_at = now + min(WHOLE_EVERY_MAX_S, max(WHOLE_EVERY_S, WHOLE_PER_COST * dearer_s))
+        self._may_at = now + min(WHOLE_EVERY_MAX_S, SHORT_PER_COST * dearer_s)
+
     def short(self) -> None:
-        """A claim brought less than was wanted: look at everything next time."""
-        self._whole_at = 0.0
+        """A claim brought less than was wanted: look at everything next time, or as soon as that is not too dear."""
+        self._whole_at = min(self._whole_at, self._may_at)
 
     def saw(self, low: float) -> None:
         """Take note of the lowest time seen."""

@@ -155,8 +155,11 @@ class Claimer:
             self._note_short(lane, bulging=_reached(ours, (), wanted))
             return
         floor = self._floors[lane]
-        floors = floor.at(self._clock.monotonic(), agents)
+        began = self._clock.monotonic()
+        floors = floor.at(began, agents)
         claimed = await self._claims.claim(lane, floors, wanted, bounds)
+        ended = self._clock.monotonic()
+        floor.took(ended - began, ended, whole=not any(floors.values()))
         if claimed.claims:
             self._take(claimed.claims)
             self._slots.saw(self._held.lanes, self._clock.monotonic())

@@ -260,6 +260,24 @@ def test_the_floor_is_what_was_seen_two_seconds_ago() -> None:
     assert floor.at(12.5, ["agent"]) == {"agent": 30.0}
 
 
+def test_the_whole_index_is_read_less_often_when_it_is_dear() -> None:
+    """With dead entries piled up below the floor, looks at everything take a small part of the time, and yet come."""
+    floor, now, whole_s = Floor(), 100.0, 0.0
+    for _ in range(60_000):
+        whole = not any(floor.at(now, ["agent"]).values())
+        took_s = 0.2 if whole else 0.002
+        now += took_s
+        floor.took(took_s, now, whole=whole)
+        floor.saw(50.0)
+        whole_s += took_s * whole
+    assert 0.01 <= whole_s / (now - 100.0) <= 0.06
+    floor.short()
+    wait_s = 0.0
+    while any(floor.at(now + wait_s, ["agent"]).values()):
+        wait_s += 0.05
+    assert wait_s <= 1.1
+
+
 def test_a_floor_that_saw_nothing_is_none() -> None:
     """After a lag without any claim the next ones begin from nothing, not from infinity."""
     floor = Floor()

@@ -74,6 +74,8 @@ class QueueWorker:
         now = time.monotonic()
         floors = self._floor.at(now, [self._agent])
         claimed = await self._claims.claim(LANE, floors, wanted)
+        ended = time.monotonic()
+        self._floor.took(ended - now, ended, whole=not any(floors.values()))
         if len(claimed.claims) < wanted:
             self._floor.short()
         if claimed.low is not None:
