@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from tollway.domain.errors import DatabaseUnavailable
 from tollway.ingress.auth import Caller
 from tollway.ingress.bodies import check_content_type, decode_body
 from tollway.ingress.context import ApiContext
@@ -17,6 +18,7 @@ from tollway.record.accept import Accepted, NewRun
 BATCH_MAX = 10_000
 _TURN = 50  # items checked before others get the loop
 _LOOKED_UP = 200  # refused items whose keys are looked up before the next are read
+_AHEAD = 100  # items on their way into the record at a time
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
@@ -36,10 +38,11 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
     items = _items(body, content_type, api.services.options.json_depth_max)
     pending: list[asyncio.Future[Accepted] | Exception] = []
     runs: list[NewRun | None] = []
-    looked_up = 0
+    looked_up, in_step = 0, True
     for place, item in enumerate(items):
         if place % _TURN == _TURN - 1:
             await asyncio.sleep(0)
+            in_step = in_step and await _keep_step(pending)
         try:
             asked = _asked(api, caller, item)
             accepting = api.admission.accept(asked)
@@ -57,6 +60,18 @@ async def submit_batch(api: ApiContext, caller: Caller, body: bytes, content_typ
                 await asyncio.wait((accepting,))
     results = [await _result(api, run, waiting) for run, waiting in zip(runs, pending, strict=True)]
     return b'{"results":[%b]}' % b",".join(results)
+
+
+async def _keep_step(pending: "list[asyncio.Future[Accepted] | Exception]") -> bool:
+    """Wait until the record has taken all but the last items: a batch is not to stand whole before others (P6).
+
+    False when the record is out of reach: nothing is won by waiting then, and the rest may fail together.
+    """
+    waiting = pending[-_AHEAD] if len(pending) >= _AHEAD else None
+    if waiting is None or isinstance(waiting, Exception):
+        return True
+    await asyncio.wait((waiting,))
+    return waiting.cancelled() or not isinstance(waiting.exception(), DatabaseUnavailable)
 
 
 def _asked(api: ApiContext, caller: Caller, item: bytes) -> Asked:

@@ -1,11 +1,13 @@
 """Submitting and reading runs over HTTP, on the real record."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from asgi_client import AsgiClient
 from ingress_kit import ApiHarness
+from tollway.record.accept import NewRun
 
 UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -187,3 +189,19 @@ async def test_draining_and_overload_are_said(admin: AsgiClient, harness: ApiHar
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "draining", "1")
     assert (await admin.get(f"/v1/runs/{run['id']}")).status == 200
     assert (await admin.get("/readyz")).status == 503
+
+
+async def test_a_batch_does_not_stand_whole_before_a_single_submit(harness: ApiHarness, admin: AsgiClient) -> None:
+    """P6: of a large batch only some items are on their way into the record at a time, so others get in between."""
+    most, accepts = 0, harness.services.accepts
+    accept = accepts.accept
+
+    def watched(run: NewRun) -> Any:
+        nonlocal most
+        most = max(most, len(accepts))
+        return accept(run)
+
+    accepts.accept = watched  # type: ignore[method-assign]
+    answer = await admin.post("/v1/runs/batch", {"runs": [{"agent": "echo", "input": 1} for _ in range(2000)]})
+    assert [result["status"] for result in answer.json["results"]] == [202] * 2000
+    assert 50 <= most <= 200
