@@ -43,10 +43,11 @@ def flooded(http: Http, lane: str) -> list[str]:
 
 
 def assert_ahead_of(flood: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
-    """Each of the others began while most of what had waited before it still did."""
+    """Each of the others began while most of what had waited before it still did: at most a wave of slots that came
+    free while it was being written went before it."""
     for run in others:
         before, after = still_waiting(flood, at(run, "created_at")), still_waiting(flood, at(run, "started_at"))
-        assert before - after <= SLOTS / 2, f"{before - after} of the flood went before a run of another line"
+        assert before - after <= SLOTS, f"{before - after} of the flood went before a run of another line"
     assert still_waiting(flood, max(at(run, "started_at") for run in others)) > 0
 
 
