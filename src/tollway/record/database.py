@@ -47,6 +47,9 @@ for _abstract in ("IterableABC", "SizedABC"):
         setattr(asyncpg_protocol, _abstract, (list, tuple))
 
 CONNECT_TIMEOUT_S = 5.0
+QUERIES_MAX = 10_000_000
+"""After so many a connection is replaced: its statements are prepared anew, so not every half minute."""
+
 _ANCHOR_SAMPLES = 3
 COMMAND_TIMEOUT_S = 30.0
 Connection = asyncpg.pool.PoolConnectionProxy
@@ -97,6 +100,7 @@ class Database:
                 min_size=0,
                 max_size=self.options.connections_max,
                 max_inactive_connection_lifetime=120,
+                max_queries=QUERIES_MAX,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 reset=_leave_as_it_is,

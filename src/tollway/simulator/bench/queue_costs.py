@@ -60,8 +60,9 @@ class Meter:
 
     def _read(self) -> tuple[float, float, float, float]:
         spent = self._rig.cpu_s()
-        claim_s = sum(spent.get(worker.backends.claiming, 0.0) for worker in self._workers)
-        end_s = sum(spent.get(worker.backends.ending, 0.0) for worker in self._workers)
+        # a KeyError: a connection was replaced, and what its backends spent cannot be told any more
+        claim_s = sum(spent[worker.backends.claiming] for worker in self._workers)
+        end_s = sum(spent[worker.backends.ending] for worker in self._workers)
         return float(sum(worker.done for worker in self._workers)), claim_s, end_s, time.process_time()
 
 
