@@ -17,11 +17,12 @@ from tollway.record.accept import Accepts, NewRun
 from tollway.record.cancel import end_queued_runs
 from tollway.record.claims import Claim, Claimed, Claims, LineCosts
 from tollway.record.database import Database
-from tollway.record.journal import Ending, Fact, Intent, JournalRecord, Leaving, RunWrite
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.reads import RunFilter, RunReads
 from tollway.record.server import EmbeddedPostgres
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import NOTHING_RESERVED, Ending, Fact, Intent, Leaving, RunWrite
 
 RECORD_TABLES = ("run", "queue", "flow", "step", "event", "ledger", "dead_letter", "webhook_delivery", "idempotency")
 
@@ -152,7 +153,7 @@ async def whole_cycle(database: Database) -> list[UUID]:
     record = JournalRecord(database, worker)
     intent = write_of(held[0], told := fact("step.intent", '{"n":1}'))
     intent.new_steps = 1
-    intent.intents.append(Intent(1, "1", "task", "look", 1, ids.new(), 0, told.at, None))
+    intent.intents.append(Intent(1, "1", "task", "look", 1, ids.new(), NOTHING_RESERVED, told.at))
     assert await record.write([intent]) == [True]
     assert len(await record.steps([held[0].run_id])) == 1
     held[0] = replace(held[0], next_seq=intent.next_seq)

@@ -13,9 +13,10 @@ from tollway.domain.fold import RunFold, fold
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.cancel import end_queued_runs
 from tollway.record.database import Database
-from tollway.record.journal import Intent, JournalRecord
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Intent, Reservation
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -69,7 +70,7 @@ async def _poison(database: Database) -> None:
     record = JournalRecord(database, worker)
     for held in (await claim(claims)).claims:
         write = write_of(held, told := fact("step.intent", '{"n":1}'))
-        write.intents.append(Intent(1, "1", "llm", "ask", 1, ids.new(), 50, told.at, "r"))
+        write.intents.append(Intent(1, "1", "llm", "ask", 1, ids.new(), Reservation(50, "r"), told.at))
         write.new_steps = 1
         assert await record.write([write]) == [True]
     keeper = Upkeep(database, await register_process(database, "keeper", 12.0))

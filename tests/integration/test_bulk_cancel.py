@@ -10,10 +10,11 @@ from tollway.record.accept import run_columns
 from tollway.record.cancel import cancel_runs
 from tollway.record.claims import Claims
 from tollway.record.database import Database
-from tollway.record.journal import Intent, JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
 from tollway.record.live import count_live, list_live
 from tollway.record.reads import RunFilter
 from tollway.record.sql import query
+from tollway.record.writes import Intent, Leaving, Reservation
 
 RUNS = 1200
 
@@ -69,7 +70,7 @@ async def test_a_steps_intent_of_a_cancelled_run_ends_as_unknown(database: Datab
     record = JournalRecord(database, worker)
     write = write_of(held[0], told := fact("step.intent", '{"n":1}'))
     write.new_steps = 1
-    write.intents.append(Intent(1, "1", "llm", "ask", 1, ids.new(), 77, told.at, "r"))
+    write.intents.append(Intent(1, "1", "llm", "ask", 1, ids.new(), Reservation(77, "r"), told.at))
     assert await record.write([write]) == [True]
     leaving = [
         Leaving(one.run_id, one.fence, one.next_seq + (one is held[0]), None, 0, "handed_back", None) for one in held

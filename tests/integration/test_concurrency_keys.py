@@ -22,9 +22,10 @@ from tollway.record.accept import Accepted, Accepts, NewRun, run_columns
 from tollway.record.cancel import Cancellation, cancel_runs, end_queued_runs
 from tollway.record.claims import Claim
 from tollway.record.database import Database
-from tollway.record.journal import JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Leaving
 
 
 def keyed(policy: str | None = None, **given: Any) -> NewRun:

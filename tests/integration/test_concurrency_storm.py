@@ -18,10 +18,11 @@ from tollway.record.accept import Accepts, NewRun, place_of
 from tollway.record.cancel import cancel_runs
 from tollway.record.claims import Claim
 from tollway.record.database import Database, DatabaseOptions
-from tollway.record.journal import JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.server import EmbeddedPostgres
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Leaving
 
 KEYS = ("a", "b")
 PAST_S = 100.0

@@ -27,10 +27,11 @@ from tollway.domain.words import ActorKind, RunState
 from tollway.record.cancel import end_queued_runs
 from tollway.record.claims import Claim
 from tollway.record.database import Database
-from tollway.record.journal import Entry, Intent, JournalRecord, Leaving, StepOutcome
+from tollway.record.journal import JournalRecord
 from tollway.record.reads import RunReads
 from tollway.record.sql import query
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Entry, Intent, Leaving, Reservation, StepOutcome
 from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.telemetry.metrics import Metrics
@@ -42,7 +43,7 @@ async def intend(record: JournalRecord, held: Claim, call_id: UUID, n: int = 1) 
     """Write the intent of an llm step; the claim as it then stands."""
     told = fact("step.intent", f'{{"n":{n},"kind":"llm","call_id":"{call_id}"}}')
     write = write_of(held, told)
-    write.intents.append(Intent(n, str(n), "llm", "answer", held.attempt, call_id, 900, told.at, "fast"))
+    write.intents.append(Intent(n, str(n), "llm", "answer", held.attempt, call_id, Reservation(900, "fast"), told.at))
     write.new_steps = 1
     assert await record.write([write]) == [True]
     return replace(held, next_seq=write.next_seq)
@@ -91,7 +92,18 @@ async def test_an_outcome_that_waits_for_a_cancel_request_is_written_whole(
     call_id = ids.new()
     write = write_of(await intend(record, held, call_id), told := fact("step.done", '{"n":1}'))
     write.outcomes.append(StepOutcome(1, "done", told.at, b'"yes"', None, "fast", 1, USED, 640))
-    write.entries.append(Entry(call_id, "settle", 1, "fast", "gpt", "v1", 640, USED, told.at))
+    write.entries.append(
+        Entry(
+            call_id,
+            "settle",
+            1,
+            "answer",
+            Reservation(900, "fast", model="gpt", price_version="v1"),
+            640,
+            USED,
+            told.at,
+        )
+    )
     assert await while_asked_to_cancel(database_url, admin, held.run_id, record.write([write])) == [True]
     assert await admin.fetchval("select state from step where run_id = $1", held.run_id) == "done"
     assert await admin.fetchval("select nano from ledger where run_id = $1", held.run_id) == 640

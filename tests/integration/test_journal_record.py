@@ -26,9 +26,10 @@ from tollway.domain.errors import Fenced
 from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
 from tollway.record.database import Database
-from tollway.record.journal import Ending, Entry, Intent, JournalRecord, Leaving, RunWrite, StepOutcome
+from tollway.record.journal import JournalRecord
 from tollway.record.reads import list_steps
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Ending, Entry, Intent, Leaving, Reservation, RunWrite, StepOutcome
 from tollway.runtime.fingerprints import fingerprint
 
 USED = Usage(input_tokens=11, output_tokens=5, cached_tokens=3)
@@ -37,7 +38,7 @@ USED = Usage(input_tokens=11, output_tokens=5, cached_tokens=3)
 def intent_write(held: Claim, call_id: UUID, n: int = 1) -> RunWrite:
     """The intent of one llm step."""
     write = write_of(held, told := fact("step.intent", '{"n":1}'))
-    write.intents.append(Intent(n, str(n), "llm", "answer", held.attempt, call_id, 900, told.at, "fast"))
+    write.intents.append(Intent(n, str(n), "llm", "answer", held.attempt, call_id, Reservation(900, "fast"), told.at))
     write.new_steps = 1
     return write
 
@@ -46,7 +47,18 @@ def outcome_write(held: Claim, call_id: UUID, seq: int, n: int = 1) -> RunWrite:
     """Its outcome, with the money."""
     write = replace(write_of(held, told := fact("step.done", '{"n":1}')), seq=seq)
     write.outcomes.append(StepOutcome(n, "done", told.at, b'"yes"', None, "fast", 1, USED, 640))
-    write.entries.append(Entry(call_id, "settle", n, "fast", "gpt", "v1", 640, USED, told.at))
+    write.entries.append(
+        Entry(
+            call_id,
+            "settle",
+            n,
+            "answer",
+            Reservation(900, "fast", model="gpt", price_version="v1"),
+            640,
+            USED,
+            told.at,
+        )
+    )
     return write
 
 

@@ -12,10 +12,11 @@ import asyncpg
 from record_kit import accept_all, claim, clock, event_types, ids, new_claims, new_run, until_blocked
 from tollway.record.cancel import cancel_runs
 from tollway.record.database import Database
-from tollway.record.journal import JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
 from tollway.record.sql import queries
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Leaving
 
 RUNS = 60
 DAY = 86_400_000 << 80

@@ -7,7 +7,9 @@ from record_kit import claim, claim_one, clock, event_types, ids, new_claims
 from tollway.domain.errors import Fenced
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
-from tollway.runtime.journal import RunJournal, Step
+from tollway.record.writes import Reservation
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_steps import Step
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.telemetry.metrics import Metrics
 
@@ -23,7 +25,7 @@ async def test_an_end_releases_what_never_began(database: Database, admin: async
     """P2: a call that was intended, on disk or not yet, when its run was cancelled is failed and its money released."""
     held, worker = await claim_one(database)
     journal = journal_of(database, held, worker)
-    _, written = journal.intend(Step("1", "llm", "answer", None), ids.new(), 900, "fast")
+    _, written = journal.intend(Step("1", "llm", "answer", None), ids.new(), Reservation(900, "fast"))
     if durable:
         await written
     await journal.end(journal.fact("cancelled", None), _cancelled())
@@ -40,9 +42,9 @@ async def test_a_return_releases_what_never_began_and_leaves_what_did(
     """P2: handed back, a task under way stays an intent for its policy to judge; one that never began may run again."""
     held, worker = await claim_one(database)
     journal = journal_of(database, held, worker)
-    begun, written = journal.intend(Step("1", "task", "begun", None), ids.new(), 0, None)
+    begun, written = journal.intend(Step("1", "task", "begun", None), ids.new())
     await journal.begin(begun, written)
-    journal.intend(Step("2", "task", "unbegun", None), ids.new(), 0, None)
+    journal.intend(Step("2", "task", "unbegun", None), ids.new())
     await journal.leave("handed_back", None, None, 0)
     rows = await admin.fetch("select name, state from step where run_id = $1 order by n", held.run_id)
     assert [tuple(row) for row in rows] == [("begun", "intent"), ("unbegun", "failed")]

@@ -173,12 +173,13 @@ async def test_a_process_stops_though_the_database_is_away(database: Database, m
 async def test_a_reservation_that_is_refused_is_not_under_way(database: Database) -> None:
     """A row that the database will not have leaves no call behind that the end of the process would wait for."""
     calls = WireCalls(database)
-    account = LedgerAccount(WireLedger(calls, ids, clock, lambda: 1), CALLER, replace(ASK, tier="fa\0st"))
+    bad = replace(ASK, tier="fa\0st")
+    account = LedgerAccount(WireLedger(calls, ids, clock, lambda: 1), CALLER, bad)
     price = ModelPrice(Rates(1, 1, 1, 1, 1), "v")
     nothing: Any = None
     served = Served(route("a"), "openai", None, nothing, nothing)
     with pytest.raises(asyncpg.PostgresError):
-        await account.intend(Plan(ASK, served, b"", price, 1, 500))
+        await account.intend(Plan(bad, served, b"", price, 1, 500))
     async with asyncio.timeout(DRAIN_S / 2):
         await calls.drain()
 

@@ -1,19 +1,18 @@
 """`tollway routes`: what each route is used for and how dependencies stand, as tables or a live view."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from tollway.cli._command import Session, client_command, example
 from tollway.cli._output import console, new_table, plain, print_json, span
+from tollway.cli._refresh import show
 
-_REFRESH_S = 1.0
+PATH = "/v1/routes"
 _USE = (">calls/min", ">tokens/min", ">limit", ">leased", ">flying", ">waiting")
 _HEALTH = ("breaker", ">p50", ">p99", ">429", ">failed")
 _COLUMNS = ("route", "tier", "model", *_USE, *_HEALTH)
@@ -29,20 +28,14 @@ async def routes(session: Session, *, watch: bool) -> None:
     Below them the dependencies that agents' tasks called lately, or that are in trouble.
     """
     session.interrupted = ""
-    found = await session.client.call("GET", "/v1/routes")
+    found = await session.client.call("GET", PATH)
     if session.as_json:
         print_json(found)
         return
     if not found["items"] and not found.get("dependencies"):
         console().print("no routes are configured", style="bright_black")
         return
-    if not watch:
-        console().print(_view(found))
-        return
-    with Live(_view(found), console=console(), auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(_REFRESH_S)
-            live.update(_view(await session.client.call("GET", "/v1/routes")), refresh=True)
+    await show(session, PATH, [], _view, found, watch=watch)
 
 
 def _view(found: dict[str, Any]) -> Group:

@@ -1,17 +1,16 @@
 """`tollway scaling`: what could run, what is blocked and why, and the workers that wants, as a table or a live view."""
 
-import asyncio
 from typing import Any
 
 import click
 from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from tollway.cli._command import Session, client_command, example
-from tollway.cli._output import console, new_table, plain, print_json
+from tollway.cli._output import new_table, plain, print_json
+from tollway.cli._refresh import show
 
-_REFRESH_S = 1.0
+PATH = "/v1/scaling"
 _COLUMNS = ("lane", ">runnable", ">blocked", ">running", ">wanted", ">workers", "blocked by")
 
 
@@ -26,17 +25,11 @@ async def scaling(session: Session, *, lane: str | None, watch: bool) -> None:
     """
     session.interrupted = ""
     query = [] if lane is None else [("lane", lane)]
-    found = await session.client.call("GET", "/v1/scaling", query=query)
+    found = await session.client.call("GET", PATH, query=query)
     if session.as_json:
         print_json(found)
         return
-    if not watch:
-        console().print(_view(found))
-        return
-    with Live(_view(found), console=console(), auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(_REFRESH_S)
-            live.update(_view(await session.client.call("GET", "/v1/scaling", query=query)), refresh=True)
+    await show(session, PATH, query, _view, found, watch=watch)
 
 
 def _view(found: dict[str, Any]) -> Group:

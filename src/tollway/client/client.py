@@ -233,7 +233,7 @@ class Client:
         **how: Unpack[ReplayOptions],
     ) -> dict[str, Any]:
         """Replay dead runs by id, or by filter: first without `confirm` to learn the count, then with it."""
-        body: dict[str, Any] = {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}
+        body = _chosen(ids, filter)
         if how.pop("from_failed_step", False):
             body["from"] = "failed_step"
         return await self._act("/v1/dead-letters/replay", {**body, **how}, confirm, snapshot)
@@ -247,8 +247,7 @@ class Client:
         snapshot: bool | str | None = None,
     ) -> dict[str, Any]:
         """Take dead runs off the list without a replay, by id or by filter as above; they stay dead."""
-        body: dict[str, Any] = {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}
-        return await self._act("/v1/dead-letters/discard", body, confirm, snapshot)
+        return await self._act("/v1/dead-letters/discard", _chosen(ids, filter), confirm, snapshot)
 
     async def _act(
         self, path: str, body: dict[str, Any], confirm: int | None, snapshot: bool | str | None
@@ -357,3 +356,8 @@ def _filter_query(filters: RunFilter) -> Iterable[tuple[str, str]]:
             yield from ((f"metadata.{key}", str(wanted)) for key, wanted in value.items())
         elif value is not None:
             yield name, str(value)
+
+
+def _chosen(ids: Sequence[str] | None, filter: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of the ids, or all that fit the filter."""
+    return {"ids": list(ids)} if ids is not None else {"filter": dict(filter or {})}

@@ -14,6 +14,7 @@ class Gate(StrEnum):
     CAPACITY = "capacity"
     DEPENDENCY = "dependency"
     KEY = "key"
+    BUDGET = "budget"
 
     def before(self, key: str) -> str:
         """The gate of this kind that stands before `key`: a tier, a dependency."""

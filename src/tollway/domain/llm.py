@@ -10,7 +10,7 @@ class Caller:
     """Who asks: capacity is shared fairly, caches are kept apart and lengths are learned by it.
 
     `agent` is the agent's name, over the wire the API key's id; `step` the name of the step, over the wire "". `weight`
-    is the tenant's.
+    is the tenant's; `key_id` the API key that submitted the run, or asks.
     """
 
     tenant: str
@@ -20,6 +20,7 @@ class Caller:
     step: str = ""
     task_type: str = ""
     weight: float = 1.0
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class Served:
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """A call on a route, its money counted at the worst case; nothing is sent yet. `price` holds to its settlement.
 
-    `instead_of` is the route that should have served the call, and the code of why it did not.
+    `instead_of` is the route that should have served the call, and the code of why it did not. Where the tier was
+    shifted, `shifted` is the tier that was asked for, with the price of its first route.
     """
 
     request: LlmRequest
@@ -40,6 +41,17 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     input_tokens: int
     reserve_nano: int
     instead_of: tuple[str, str] | None = None
+    shifted: tuple[str, ModelPrice] | None = None
+
+    @property
+    def tier(self) -> str:
+        """The tier of the route."""
+        return self.served.route.tier
+
+    @property
+    def asked(self) -> str:
+        """What was asked for: a tier or a model, before any shift."""
+        return self.request.tier if self.shifted is None else self.shifted[0]
 
     @property
     def route(self) -> str:
@@ -79,8 +91,20 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
     def priced(self, completion: Completion, latency_s: float) -> "CallResult":
         """The call with its price, however it ended."""
-        cost_nano = self.price.cost_nano(completion.usage)
-        return CallResult(completion, cost_nano, self.route, self.provider, self.model, latency_s)
+        usage = completion.usage
+        cost_nano = self.price.cost_nano(usage)
+        shift_nano = 0 if self.shifted is None else self.shifted[1].cost_nano(usage) - cost_nano
+        return CallResult(
+            completion,
+            cost_nano,
+            self.route,
+            self.provider,
+            self.model,
+            latency_s,
+            tier=self.tier,
+            saved_prompt_nano=self.price.prompt_saving_nano(usage),
+            saved_shift_nano=shift_nano,
+        )
 
 
 class CallResult(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +112,8 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
 
     An answer without a call is `cached`: `exact` (kept from an earlier call) or `flight` (another's call, made at the
     same time); it costs nothing and saved `saved_nano`. `degraded` names the rungs it stood on, such as `fallback`.
+    Of a call that was made, the vendor's prompt cache saved `saved_prompt_nano`, and the shift of its tier
+    `saved_shift_nano` (below 0: it cost more), which are part of no other sum.
     """
 
     completion: Completion
@@ -99,10 +125,15 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
     cached: str = ""
     saved_nano: int = 0
     degraded: tuple[str, ...] = ()
+    tier: str = ""
+    saved_prompt_nano: int = 0
+    saved_shift_nano: int = 0
 
     def given_again(self, cached: str) -> "CallResult":
         """The same answer without a call: what it cost is saved."""
-        return msgspec.structs.replace(self, cached=cached, saved_nano=self.cost_nano, cost_nano=0)
+        return msgspec.structs.replace(
+            self, cached=cached, saved_nano=self.cost_nano, cost_nano=0, saved_prompt_nano=0, saved_shift_nano=0
+        )
 
     def standing_on(self, rung: str) -> "CallResult":
         """The same answer, one rung lower."""

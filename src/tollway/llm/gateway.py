@@ -19,7 +19,7 @@ from tollway.llm.providers.wire import Wire
 from tollway.llm.streams import CallStream
 from tollway.llm.tiers import Tiers
 from tollway.llm.transport import Transport, TransportOptions
-from tollway.spend.prices import Prices
+from tollway.spend.prices import ModelPrice, Prices
 
 Heard = Callable[[Mapping[bytes, bytes]], None]
 
@@ -68,8 +68,10 @@ class Gateway:
         """What is served, by tier and by model."""
         return self._tiers
 
-    def plan(self, request: LlmRequest, served: Served, input_tokens: int) -> Plan:
+    def plan(self, request: LlmRequest, served: Served, input_tokens: int, asked: str | None = None) -> Plan:
         """A call on a route, its money at the worst case: the estimated input and all of `max_tokens`.
+
+        `asked` is the tier that was asked for, where the request's is another.
 
         Raises a final LlmError `refused` for a request that cannot be sent.
         """
@@ -78,7 +80,18 @@ class Gateway:
         price = self._prices.price(route.provider, served.provider_kind, route.model, self._options.clock.now())
         caches = served.wire.cache_mark in body
         reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
-        return Plan(request, served, body, price, input_tokens, reserve_nano)
+        shifted = None if asked is None or asked == request.tier else self._asked_price(asked)
+        return Plan(request, served, body, price, input_tokens, reserve_nano, shifted=shifted)
+
+    def _asked_price(self, asked: str) -> tuple[str, ModelPrice] | None:
+        """What a tier would have cost: the price of the first of its routes."""
+        groups = self._tiers.groups(asked)
+        if not groups:
+            return None
+        first = groups[0].routes[0]
+        route = first.route
+        now = self._options.clock.now()
+        return asked, self._prices.price(route.provider, first.provider_kind, route.model, now)
 
     async def execute(
         self,

@@ -89,7 +89,7 @@ class Hop:
         """Plan the call and write its intent. Raises what forbids it; nothing is held then."""
         placed, errand, kit = self._placed, self._errand, self._kit
         try:
-            plan = kit.gateway.plan(errand.request, placed.way.served, errand.input_tokens)
+            plan = kit.gateway.plan(errand.request, placed.way.served, errand.input_tokens, errand.asked)
             if placed.instead_of is not None:
                 plan = plan.standing_in(*placed.instead_of)
             self.plan = plan

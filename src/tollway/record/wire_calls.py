@@ -16,6 +16,7 @@ from tollway import failpoints
 from tollway.domain.llm import Usage
 from tollway.record.database import Database
 from tollway.record.group_commit import FlushOptions, GroupCommit
+from tollway.record.writes import NO_SAVING, Saving
 
 OPEN_PACE_S = 0.002
 CLOSE_PACE_S = 0.05
@@ -39,16 +40,39 @@ class WireCall(msgspec.Struct, frozen=True, gc=False):
     price_version: str
     reserved_nano: int
     at: datetime
+    task_type: str | None = None
+    asked: str | None = None
 
 
 class WireEntry(msgspec.Struct, frozen=True, gc=False):
-    """How a call ended: `settle`, `release` or `unknown`. `nano` None is the worst case that was reserved."""
+    """How a call ended: `settle`, `release` or `unknown`. `nano` None is the worst case that was reserved.
+
+    What a `settle` is above that becomes an `adjust` beside it.
+    """
 
     call_id: UUID
     kind: str
     nano: int | None
     at: datetime
     usage: Usage = _NOTHING
+    saving: Saving = NO_SAVING
+
+
+class WireHit(msgspec.Struct, frozen=True, gc=False):
+    """An answer given again, without a call: `saved_nano` is what the making had cost, `cached` how it was found."""
+
+    call_id: UUID
+    tenant: str
+    key_id: str
+    lane: str
+    tier: str | None
+    asked: str
+    task_type: str | None
+    route: str
+    model: str
+    cached: str
+    saved_nano: int
+    at: datetime
 
 
 class WireCalls:
@@ -67,6 +91,7 @@ class WireCalls:
         self._none_held = asyncio.Event()
         self._none_held.set()
         self._closing: GroupCommit[WireEntry, bool] = GroupCommit(self._close, patient, on_close)
+        self._hits: GroupCommit[WireHit, bool] = GroupCommit(self._note_hits, patient)
 
     def open(self, call: WireCall) -> "asyncio.Future[bool]":
         """Reserve; the future ends when that is durable, or raises DatabaseUnavailable. `close` it once in any case."""
@@ -81,6 +106,10 @@ class WireCalls:
             self._none_held.set()
         self._closing.put(entry).add_done_callback(_looked_at)
 
+    def hit(self, hit: WireHit) -> None:
+        """Note an answer given again; durable soon, awaited by nobody but `drain`."""
+        self._hits.put(hit).add_done_callback(_looked_at)
+
     async def drain(self) -> None:
         """Wait until what is under way was closed and all that was handed in is written, a moment at most for each.
 
@@ -93,6 +122,7 @@ class WireCalls:
             async with asyncio.timeout(WRITE_S):
                 await self._opening.drain()
                 await self._closing.drain()
+                await self._hits.drain()
 
     async def _open(self, calls: Sequence[WireCall]) -> list[bool | Exception]:
         await self._database.rows("open_wire_calls", *_columns([msgspec.structs.astuple(call) for call in calls]))
@@ -113,11 +143,17 @@ class WireCalls:
                 entry.usage.cached_tokens,
                 entry.usage.estimated,
                 entry.at,
+                entry.saving.prompt_nano,
+                entry.saving.shift_nano,
             )
             for entry in entries
         ]
         await self._database.rows("close_wire_calls", *_columns(rows))
         return [True] * len(entries)
+
+    async def _note_hits(self, hits: Sequence[WireHit]) -> list[bool | Exception]:
+        await self._database.rows("note_wire_hits", *_columns([msgspec.structs.astuple(hit) for hit in hits]))
+        return [True] * len(hits)
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:

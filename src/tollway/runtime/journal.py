@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,18 @@ from tollway.domain.llm import Usage
 from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
-from tollway.record.journal import Ending, Entry, Fact, Intent, Leaving, RunWrite, StepOutcome
+from tollway.record.writes import (
+    NOTHING_RESERVED,
+    Ending,
+    Entry,
+    Fact,
+    Intent,
+    Leaving,
+    Reservation,
+    RunWrite,
+    StepOutcome,
+)
+from tollway.runtime.journal_steps import Closable, OpenStep, Step, entry_of, reserved_of, task_type_of
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.scope import ForeignTask, scope_now
 
@@ -38,46 +49,11 @@ def _text(text: str) -> str:
     return _encode(text).decode()
 
 
-class Step(msgspec.Struct, frozen=True):
-    """A step as the code called it, and what the journal has of it (a row of `read_steps`), if anything."""
-
-    path: str
-    kind: str
-    name: str
-    recorded: Any
-
-
-class _OpenStep(msgspec.Struct):
-    """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed.
-
-    `found` is one of an earlier claim, which nobody works on until the code comes to it again; `left` is one whose
-    caller was cancelled before the deed, which nobody works on either.
-    """
-
-    n: int
-    kind: str
-    call_id: UUID
-    reserved_nano: int
-    route: str | None
-    begun: bool
-    found: bool = False
-    left: bool = False
-
-
-class Closable(Protocol):
-    """Something a run left open; its end closes it."""
-
-    async def aclose(self) -> None:
-        """Close it, recording what it has."""
-
-    async def cut(self) -> None:
-        """Close it, recording no answer: the run comes back, and is to have the whole one."""
-
-
 class RunJournal:
     """One claim's journal. After `Fenced` nothing more is written, and every call raises it.
 
-    `version` is that of the code at work, as `name@version`: what is cached is kept apart by it.
+    `task_type` is its metadata's; `version` that of the code at work, as `name@version`: what is cached is kept apart
+    by it.
 
     `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
     `comes_back` says that, or that the attempt was stopped to be made again: half an answer is none then.
@@ -97,11 +73,12 @@ class RunJournal:
         self.on_park: Callable[[Parked], None] | None = None
         self.degraded: list[str] = []
         self.version = f"{claim.agent}@{claim.version}"
+        self.task_type = task_type_of(claim)
         self.open_streams: list[Closable] = []
         self.reserved_nano = 0
         self.spent_nano = 0
         self._recorded: dict[str, Any] = {}
-        self._open_steps: dict[int, _OpenStep] = {}
+        self._open_steps: dict[int, OpenStep] = {}
         self._alike: dict[str, int] = {}
         self._last_n = 0
         for row in recorded:
@@ -110,8 +87,8 @@ class RunJournal:
             self._recorded[row["path"]] = row
             self._last_n = max(self._last_n, n)
             if row["state"] == "intent":
-                self._open_steps[n] = _OpenStep(
-                    n, row["kind"], row["call_id"], row["reserved_nano"], row["route"], begun=True, found=True
+                self._open_steps[n] = OpenStep(
+                    n, row["kind"], row["name"], row["call_id"], reserved_of(row), begun=True, found=True
                 )
         self._writer = writer
         self._clock = clock
@@ -154,7 +131,7 @@ class RunJournal:
         return Step(path, StepKind.LLM, name, self._recorded.get(path))
 
     def intend(
-        self, step: Step, call_id: UUID, reserved_nano: int, route: str | None
+        self, step: Step, call_id: UUID, reserved: Reservation = NOTHING_RESERVED
     ) -> "tuple[int, asyncio.Future[bool]]":
         """Write the intent of a step. Returns its number and the future of its durability (which may raise Fenced)."""
         write = self._open()
@@ -167,15 +144,13 @@ class RunJournal:
             n = step.recorded["n"]
             if n in self._open_steps:
                 self._note_unknown(write, self._open_steps[n], at)
-        return n, self._intend(write, n, step, call_id, reserved_nano, route, at)
+        return n, self._intend(write, n, step, call_id, reserved, at)
 
-    async def intend_again(
-        self, n: int, step: Step, call_id: UUID, reserved_nano: int, route: str | None
-    ) -> "asyncio.Future[bool]":
+    async def intend_again(self, n: int, step: Step, call_id: UUID, reserved: Reservation) -> "asyncio.Future[bool]":
         """Write the intent of a further call of a step whose last one has its outcome. Raises Fenced."""
         while self._pending is not None and any(outcome.n == n for outcome in self._pending.outcomes):
             await self._kick_with_ack()  # an intent cannot share a write with an outcome of its own step
-        return self._intend(self._open(), n, step, call_id, reserved_nano, route, self.moment())
+        return self._intend(self._open(), n, step, call_id, reserved, self.moment())
 
     def _intend(
         self,
@@ -183,13 +158,12 @@ class RunJournal:
         n: int,
         step: Step,
         call_id: UUID,
-        reserved_nano: int,
-        route: str | None,
+        reserved: Reservation,
         at: datetime,
     ) -> "asyncio.Future[bool]":
-        self._open_steps[n] = _OpenStep(n, step.kind, call_id, reserved_nano, route, begun=False)
+        self._open_steps[n] = OpenStep(n, step.kind, step.name, call_id, reserved, begun=False)
         attempt = self.claim.attempt
-        write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved_nano, at, route))
+        write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved, at))
         self._tell(
             write,
             "step.intent",
@@ -318,7 +292,10 @@ class RunJournal:
         if self._closed:
             raise Fenced(self.claim.run_id)
         if self._pending is None:
-            self._pending = RunWrite(self.claim.run_id, self.claim.tenant, self.claim.fence, self._next_seq)
+            claim = self.claim
+            self._pending = RunWrite(
+                claim.run_id, claim.tenant, claim.fence, self._next_seq, claim.key_id, self.task_type or None
+            )
         return self._pending
 
     def _tell(self, write: RunWrite, kind: str, data: str | None, at: datetime, actor_kind: str = "worker") -> None:
@@ -333,23 +310,25 @@ class RunJournal:
             if step.begun:
                 self._end_unknown(write, step, at)
                 continue
-            outcome = StepOutcome(step.n, "failed", at, None, "stopped before it began", step.route, 0, Usage(), 0)
+            outcome = StepOutcome(
+                step.n, "failed", at, None, "stopped before it began", step.reserved.route, 0, Usage(), 0
+            )
             write.outcomes.append(outcome)
             if step.kind == StepKind.LLM:
-                write.entries.append(_entry(step, "release", 0, at))
+                write.entries.append(entry_of(step, "release", 0, at))
             self._tell_outcome(write, outcome)
 
-    def _end_unknown(self, write: RunWrite, step: _OpenStep, at: datetime) -> None:
+    def _end_unknown(self, write: RunWrite, step: OpenStep, at: datetime) -> None:
         self._note_unknown(write, step, at)
         error = "cut between intent and outcome"
-        write.outcomes.append(StepOutcome(step.n, "unknown", at, None, error, step.route, 0, Usage(), 0))
+        write.outcomes.append(StepOutcome(step.n, "unknown", at, None, error, step.reserved.route, 0, Usage(), 0))
 
-    def _note_unknown(self, write: RunWrite, step: _OpenStep, at: datetime) -> None:
+    def _note_unknown(self, write: RunWrite, step: OpenStep, at: datetime) -> None:
         """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
-        data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved_nano}}}'
+        data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved.nano}}}'
         self._tell(write, "step.unknown", data, at)
         if step.kind == StepKind.LLM:
-            write.entries.append(_entry(step, "unknown", step.reserved_nano, at))
+            write.entries.append(entry_of(step, "unknown", step.reserved.nano, at))
 
     def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
         """A waiter of its own: a task that is cancelled takes no other's with it."""
@@ -384,7 +363,3 @@ class RunJournal:
                     ack.set_exception(self.fenced or error)
         if self._pending is not None and not self._closed:
             self._kick()
-
-
-def _entry(step: _OpenStep, kind: str, nano: int, at: datetime) -> Entry:
-    return Entry(step.call_id, kind, step.n, step.route, None, None, nano, Usage(estimated=True), at)

@@ -6,7 +6,8 @@ from typing import Protocol
 from uuid import UUID
 
 from tollway.record.group_commit import FlushOptions, GroupCommit
-from tollway.record.journal import Ending, JournalRecord, Leaving, RunWrite
+from tollway.record.journal import JournalRecord
+from tollway.record.writes import Ending, Leaving, RunWrite
 from tollway.telemetry.metrics import Metrics
 
 

@@ -180,9 +180,9 @@ class Keeper:
         await asyncio.sleep(
             ANSWERS_EVERY_S * random.uniform(0.5, 1.0)
         )  # a restart finds no more to sweep than a minute
-        await self._forever(self._sweep_answers, ANSWERS_EVERY_S)
+        await self._forever(self._sweep, ANSWERS_EVERY_S)
 
-    async def _sweep_answers(self) -> None:
+    async def _sweep(self) -> None:
         await self._answers.sweep(self._options.answers_bytes_max)
         await self._upkeep.sweep_quotas()
 

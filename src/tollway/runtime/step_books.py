@@ -1,5 +1,6 @@
 """The books of an `llm` step: each of its calls an intent and an outcome in the run's journal, with its money."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,10 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.llm import ToolCall, Usage
 from tollway.domain.texts import storable
 from tollway.llm.calls import CallResult, Plan
-from tollway.record.journal import Entry, StepOutcome
+from tollway.record.writes import NO_SAVING, Entry, Reservation, Saving, StepOutcome
 from tollway.runtime.adapters import adapter_of
-from tollway.runtime.journal import RunJournal, Step
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_steps import Step
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
@@ -39,6 +41,19 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 decode_recorded = msgspec.json.Decoder(Recorded).decode
+
+
+def reservation(plan: Plan) -> Reservation:
+    """What a planned call reserves, and for what."""
+    return Reservation(plan.reserve_nano, plan.route, plan.tier, plan.asked, plan.model, plan.price.version)
+
+
+def saving_of(result: CallResult) -> Saving:
+    """What a call that was made did not cost."""
+    prompt, shift = result.saved_prompt_nano, result.saved_shift_nano
+    if not (prompt or shift):
+        return NO_SAVING
+    return Saving(prompt_nano=prompt or None, shift_nano=shift or None)
 
 
 class StepBooks:
@@ -77,7 +92,7 @@ class StepBooks:
         call_id = self._ids.new()
         journal.reserved_nano += plan.reserve_nano
         try:
-            await self._intend(call_id, plan.reserve_nano, plan.route)
+            await self._intend(call_id, reservation(plan))
         except BaseException:
             journal.reserved_nano -= plan.reserve_nano
             raise
@@ -116,7 +131,7 @@ class StepBooks:
         n = self._number()
         journal.settle(
             StepOutcome(n, "failed", at, None, message, plan.route, 1, usage, cost_nano),
-            [Entry(call_id, kind, n, plan.route, plan.model, plan.price.version, nano, usage, at)],
+            self._entries(call_id, kind, plan, nano, usage, at),
         )
 
     async def hit(self, result: CallResult) -> None:
@@ -124,7 +139,8 @@ class StepBooks:
         misfit = self._misfit(result.completion.text)
         if misfit is not None:
             raise LlmError("invalid_answer", misfit, route=result.route)
-        await self._intend(self._ids.new(), 0, result.route)
+        reserved, call_id = Reservation(0, result.route, result.tier or None, self._tier, result.model), self._ids.new()
+        await self._intend(call_id, reserved)
         self._metrics.steps.add("llm", "done")
         at, answer = self._journal.moment(), self._record(result)
         self._journal.settle(
@@ -141,15 +157,27 @@ class StepBooks:
                 cached=True,
                 saved_nano=result.saved_nano,
             ),
-            (),
+            [
+                Entry(
+                    call_id,
+                    "saved",
+                    self._number(),
+                    self._step.name,
+                    reserved,
+                    0,
+                    _NOTHING,
+                    at,
+                    Saving(result.cached, result.saved_nano),
+                )
+            ],
         )
 
-    async def _intend(self, call_id: UUID, reserve_nano: int, route: str) -> None:
+    async def _intend(self, call_id: UUID, reserved: Reservation) -> None:
         journal = self._journal
         if self._n is None:
-            self._n, durable = journal.intend(self._step, call_id, reserve_nano, route)
+            self._n, durable = journal.intend(self._step, call_id, reserved)
         else:
-            durable = await journal.intend_again(self._n, self._step, call_id, reserve_nano, route)
+            durable = await journal.intend_again(self._n, self._step, call_id, reserved)
         await journal.begin(self._n, durable)
 
     def _number(self) -> int:
@@ -193,8 +221,27 @@ class StepBooks:
         self._metrics.steps.add("llm", state)
         self._journal.settle(
             StepOutcome(n, state, at, answer, error, result.route, 1, usage, result.cost_nano),
-            [Entry(call_id, "settle", n, result.route, result.model, plan.price.version, result.cost_nano, usage, at)],
+            self._entries(call_id, "settle", plan, result.cost_nano, usage, at, saving_of(result)),
         )
+
+    def _entries(
+        self,
+        call_id: UUID,
+        kind: str,
+        plan: Plan,
+        nano: int,
+        usage: Usage,
+        at: datetime,
+        saving: Saving = NO_SAVING,
+    ) -> list[Entry]:
+        """The entry of a call's money; two where it cost more than was reserved for it."""
+        n, name, reserved = self._number(), self._step.name, reservation(plan)
+        within = min(nano, plan.reserve_nano)
+        entries = [Entry(call_id, kind, n, name, reserved, within, usage, at, saving)]
+        if nano > within:
+            self._metrics.llm_adjusted_nano.add(plan.route, by=nano - within)
+            entries.append(Entry(call_id, "adjust", n, name, reserved, nano - within, _NOTHING, at))
+        return entries
 
     def _tell_fallback(self, plan: Plan, route: str, code: str) -> None:
         data = {"rung": "fallback", "n": self._number(), "from": route, "to": plan.route, "code": code}

@@ -19,7 +19,8 @@ from tollway.llm.books import Terms
 from tollway.llm.governor import Governor
 from tollway.llm.streaming import GovernedStream
 from tollway.runtime.adapters import schema_of
-from tollway.runtime.journal import RunJournal, Step
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_steps import Step
 from tollway.runtime.step_books import Recorded, StepBooks, decode_recorded
 from tollway.telemetry.metrics import Metrics
 
@@ -198,10 +199,16 @@ def recorded_answer(journal: RunJournal, step: Step) -> Recorded | None:
 def caller_of(journal: RunJournal, step: str) -> Caller:
     """Who asks, when a run does."""
     claim = journal.claim
-    task_type = ""
-    if claim.metadata is not None and '"task_type"' in claim.metadata:
-        task_type = str(msgspec.json.decode(claim.metadata).get("task_type", ""))
-    return Caller(claim.tenant, claim.lane, claim.agent, journal.version, step, task_type, claim.tenant_weight)
+    return Caller(
+        claim.tenant,
+        claim.lane,
+        claim.agent,
+        journal.version,
+        step,
+        journal.task_type,
+        claim.tenant_weight,
+        claim.key_id,
+    )
 
 
 def _terms(journal: RunJournal, ask: Ask) -> Terms:

@@ -22,9 +22,10 @@ from tollway.domain.texts import storable
 from tollway.llm.cache.answers import KeptResult
 from tollway.llm.cache.exact import ExactCache
 from tollway.llm.cache.fingerprint import task_fingerprint
-from tollway.record.journal import StepOutcome
+from tollway.record.writes import StepOutcome
 from tollway.runtime.dependencies import AGAIN_S, Dependencies, Passage, checked_dependency, parked
-from tollway.runtime.journal import RunJournal, Step
+from tollway.runtime.journal import RunJournal
+from tollway.runtime.journal_steps import Step
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
@@ -127,7 +128,7 @@ class TaskSteps:
     async def _through(
         self, journal: RunJournal, step: Step, task: Task, place: _Place | None, passage: Passage | None
     ) -> Any:
-        n, durable = journal.intend(step, self._ids.new(), 0, None)
+        n, durable = journal.intend(step, self._ids.new())
         await journal.begin(n, durable)
         try:
             result, cached = await self._result(task, place, passage)
@@ -173,7 +174,7 @@ class TaskSteps:
     async def _skip(self, journal: RunJournal, step: Step, task: Task, dependency: str) -> None:
         """Go on without it, on record: the next attempt does so too."""
         rung = f"{SKIPPED}:{dependency}"
-        n, durable = journal.intend(step, self._ids.new(), 0, None)
+        n, durable = journal.intend(step, self._ids.new())
         await journal.begin(n, durable)
         journal.stood_on([rung])
         data = {"rung": SKIPPED, "n": n, "dependency": dependency, "task": task.name}

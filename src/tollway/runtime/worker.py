@@ -23,7 +23,8 @@ from tollway.queue.service import Served
 from tollway.record.cancel import read_asker
 from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
-from tollway.record.journal import JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
+from tollway.record.writes import Leaving
 from tollway.runtime.claimer import Claimer, ClaimerOptions
 from tollway.runtime.endings import write_ending
 from tollway.runtime.executor import Execution

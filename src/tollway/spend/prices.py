@@ -64,6 +64,14 @@ class ModelPrice:
         total += (written - long) * rates.cache_write + long * rates.cache_write_long
         return (total + _MILLION // 2) // _MILLION
 
+    def prompt_saving_nano(self, usage: Usage) -> int:
+        """What the vendor's prompt cache took off the call, in nano-dollars; below 0 where writing to it cost more."""
+        if not (usage.cached_tokens or usage.cache_write_tokens):
+            return 0
+        rates = self.rates(usage.input_tokens) if self.steps else self.base
+        plain = usage.output_tokens * rates.output + usage.input_tokens * rates.input
+        return (plain + _MILLION // 2) // _MILLION - self.cost_nano(usage)
+
     def worst_nano(self, input_tokens: int, output_tokens_max: int, *, caches: bool = True) -> int:
         """The most a call of this size can cost: its output in full, its input uncached or, if it `caches`, written."""
         rates = self.rates(input_tokens)

@@ -163,6 +163,9 @@ class Metrics:
             "Calls that might be answered from the cache, by what became of them.",
             ("result",),
         )
+        self.llm_adjusted_nano = Counter(
+            "tollway_llm_adjusted_usd_total", "Dollars beyond what was reserved for a call.", ("route",), divisor=NANO
+        )
         self.llm_saved_nano = Counter("tollway_llm_saved_usd_total", "Dollars that hits saved.", divisor=NANO)
         self.task_cache = Counter("tollway_task_cache_total", "The same of tasks with a `cache_ttl`.", ("result",))
         self.wire_requests = Counter(

@@ -16,10 +16,11 @@ from tollway.hotstate.answers import Answer, PostgresAnswers
 from tollway.hotstate.broadcast import Broadcast
 from tollway.record.cancel import cancel_runs
 from tollway.record.database import Database
-from tollway.record.journal import JournalRecord, Leaving
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import beat_process, register_process, retire_processes
 from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
+from tollway.record.writes import Leaving
 from tollway.runtime import keeper as keeper_module
 from tollway.runtime.keeper import Keeper, KeeperOptions
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
 from tollway.domain.ids import IdMaker
-from tollway.domain.llm import Caller, LlmRequest
+from tollway.domain.llm import Caller, LlmRequest, Usage
 from tollway.ingress.auth import Authenticator
 from tollway.ingress.quotas import Quotas
 from tollway.ingress.wire.desk import WireHead
@@ -18,7 +18,8 @@ from tollway.llm.accounts import Guest
 from tollway.llm.calls import CallResult, Plan
 from tollway.llm.providers.inbound import bad
 from tollway.record.settings_sync import SettingsSync
-from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
+from tollway.record.wire_calls import WireCall, WireCalls, WireEntry, WireHit
+from tollway.record.writes import Saving
 
 TASK_TYPE_CHARS_MAX = 64
 
@@ -83,13 +84,15 @@ class LedgerAccount:
                 caller.tenant,
                 caller.agent,
                 caller.lane,
-                self._request.tier,
+                plan.tier,
                 plan.route,
                 plan.provider,
                 plan.model,
                 plan.price.version,
                 plan.reserve_nano,
                 ledger.moment(),
+                caller.task_type or None,
+                plan.asked,
             )
         )
         try:
@@ -106,7 +109,8 @@ class LedgerAccount:
         """The call's price."""
         self._let_go()
         usage = result.completion.usage
-        self._ledger.calls.close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage))
+        saving = Saving(prompt_nano=result.saved_prompt_nano or None, shift_nano=result.saved_shift_nano or None)
+        self._ledger.calls.close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage, saving))
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """What a call that failed may have cost: its charge if it is known, nothing if it surely was not billed."""
@@ -120,12 +124,29 @@ class LedgerAccount:
         elif error.cost_nano is None:
             self._end(call_id, "release", 0)
         else:
-            usage = {} if error.usage is None else {"usage": error.usage}
-            self._ledger.calls.close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), **usage))
+            usage = error.usage or Usage()
+            self._ledger.calls.close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), usage))
 
     async def hit(self, result: CallResult) -> None:
-        """An answer that cost nothing is no entry."""
+        """An answer that cost nothing: what it saved is on record."""
         self._let_go()
+        ledger, caller = self._ledger, self._caller
+        ledger.calls.hit(
+            WireHit(
+                ledger.ids.new(),
+                caller.tenant,
+                caller.agent,
+                caller.lane,
+                result.tier or None,
+                self._request.tier,
+                caller.task_type or None,
+                result.route,
+                result.model,
+                result.cached,
+                result.saved_nano,
+                ledger.moment(),
+            )
+        )
 
     def _begin(self) -> None:
         """Hold what the call may use: until it ends, others of its tenant are judged as if it were used."""
@@ -173,7 +194,7 @@ class KeyDesk:
             if not lane:
                 raise bad("x-tollway-lane", f"must be one of {', '.join(self._lanes.values())}")
         weight = 1.0 if record is None else record.weight
-        caller = Caller(tenant, lane, visitor.key.id, task_type=task_type(head), weight=weight)
+        caller = Caller(tenant, lane, visitor.key.id, task_type=task_type(head), weight=weight, key_id=visitor.key.id)
         return Guest(caller, lambda request: LedgerAccount(self._ledger, caller, request))
 
 

@@ -28,6 +28,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
     vectors: tuple[tuple[float, ...], ...] = ()
     body: bytes = b""
     form: str = ""
+    tier: str = ""
 
     @classmethod
     def of(cls, result: CallResult) -> "Kept":
@@ -55,6 +56,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
             answer.vectors,
             answer.body,
             answer.form,
+            result.tier,
         )
 
     @property
@@ -79,7 +81,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def result(self) -> CallResult:
         """The call as it was made, but that it took no time."""
-        return CallResult(self.completion, self.cost_nano, self.route, self.provider, self.route_model, 0.0)
+        completion = self.completion
+        return CallResult(completion, self.cost_nano, self.route, self.provider, self.route_model, 0.0, tier=self.tier)
 
 
 class KeptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):

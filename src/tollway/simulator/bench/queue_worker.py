@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from tollway.queue.floors import Floor
 from tollway.record.claims import Claim, Claims, LineCosts
 from tollway.record.database import Database
-from tollway.record.journal import Ending, Fact, JournalRecord, RunWrite
+from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
+from tollway.record.writes import Ending, Fact, RunWrite
 from tollway.simulator.bench.queue_rig import AGENT, COST_NANO, LANE, QueueRig
 
 BATCH = 20

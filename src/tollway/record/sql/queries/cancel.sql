@@ -24,10 +24,11 @@ with locked as materialized (
     update run r
     set state = $2, error_code = $3, error_message = g.message, fence = g.fence, attempt = g.errors + g.lost + case when $2 = 'dead' then 0 else 1 end,
         started_at = g.started_at, ended_at = clock_timestamp(), steps = g.steps, llm_calls = g.llm_calls, tool_calls = 0,
-        input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano
+        input_tokens = g.input_tokens, output_tokens = g.output_tokens, cached_tokens = g.cached_tokens, cost_nano = g.cost_nano,
+        ended_xid = this_xid()
     from gone g
     where r.id = any($1::uuid[]) and r.id::text = g.run_id::text and r.id between $7 and $8 and r.state is null
-    returning r.id, r.ended_at, r.steps, r.webhook_url, r.webhook_secret_env,
+    returning r.id, r.ended_at, r.steps, r.webhook_url, r.webhook_secret_env, r.key_id, r.metadata,
         case when $2 = 'dead' then left(encode(sha256(convert_to(r.agent || E'\n' || $3 || E'\n', 'UTF8')), 'hex'), 16) end as fingerprint
 ), cut as (
     update step s
@@ -35,16 +36,19 @@ with locked as materialized (
     from ended e
     where e.steps > 0 and s.run_id = any (array(select id from ended where steps > 0)) and s.run_id::text = e.id::text
         and s.run_id between $7 and $8 and s.state = 'intent'
-    returning s.run_id, s.n, s.kind, s.call_id, s.reserved_nano, s.route, s.ended_at
+    returning s.run_id, s.n, s.name, s.kind, s.call_id, s.reserved_nano, s.route, s.tier, s.asked, s.model, s.price_version, s.ended_at
 ), counted as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select c.run_id, g.next_seq - 1 + row_number() over (partition by c.run_id order by c.n), 'step.unknown', c.ended_at, $5, $6,
            jsonb_build_object('n', c.n, 'call_id', c.call_id, 'reserved_nano', c.reserved_nano)::text
     from cut c join gone g on g.run_id = c.run_id
 ), owed as (
-    insert into ledger (call_id, kind, run_id, n, tenant, route, nano, estimated, at)
-    select c.call_id, 'unknown', c.run_id, c.n, g.tenant, c.route, c.reserved_nano, true, c.ended_at
-    from cut c join gone g on g.run_id = c.run_id
+    insert into ledger (
+        call_id, kind, run_id, n, step, tenant, agent, lane, key_id, task_type, route, tier, asked, model, price_version, nano, estimated, at
+    )
+    select c.call_id, 'unknown', c.run_id, c.n, c.name, g.tenant, g.class, g.lane, e.key_id, nullif(e.metadata ->> 'task_type', ''),
+        c.route, c.tier, c.asked, c.model, c.price_version, c.reserved_nano, true, c.ended_at
+    from cut c join gone g on g.run_id = c.run_id join ended e on e.id = c.run_id
     where c.kind = 'llm'
     on conflict (call_id, kind) do nothing
 ), told as (

@@ -3,8 +3,8 @@
 -- From the $7 open lines of least vtime, the runs of least virtual start (vtime + cost before it / weight) are taken, and
 -- each line is charged what it got (up to twice its fair part of the claim, 4 at least), which may be less than was seen: another claim or a cancel was quicker. A tenant's weight
 -- is divided by its open lines in the lane. A run is charged what a run of its line cost lately; not known yet, of its class;
--- else the estimate it was accepted with. A line left behind where service stands (its class was held, say) goes on from there. `head` stays behind now, whatever a run's place: what is being accepted now must not
--- fall behind it. $5 is the floor of vtime per class (dead index entries below it are not read), $6 the claim's number within
+-- else the estimate it was accepted with. A line left behind where service stands (its class was held, say) goes on from there.
+-- `head` follows what was claimed, but stays a minute behind now: what is being accepted must not fall behind it. $5 is the floor of vtime per class (dead index entries below it are not read), $6 the claim's number within
 -- the worker $1: both make the fence unguessable.
 -- Bounds: $8 most runs per class, or null; $9 tenants left out; $10 and $11 most runs of some tenants, $12 of any other, or
 -- null; and for a tenant with max_running the room that it has by the record (null: another claim counts just now, so none).
@@ -81,7 +81,7 @@ with open_line as materialized (
 ), charged as (
     update flow f
     set vtime = greatest(f.vtime, b.vtime) + s.cost / s.weight,
-        head = greatest(f.head, least(s.place, (extract(epoch from clock_timestamp()) * 1000000)::bigint) - 60000000)
+        head = greatest(f.head, least(s.place, (extract(epoch from clock_timestamp()) * 1000000)::bigint - 60000000))
     from (
         select class, tenant, min(weight) as weight, sum(est_nano) as cost, max(place) as place from claimed group by class, tenant
     ) as s
@@ -143,13 +143,14 @@ where f.lane = $1 and f.class = e.class and f.tenant = e.tenant and f.state = 0
 -- name: true_up
 -- Adds to lines what their runs really cost beyond what they were charged, $4 (over the weight they were charged by), and lets
 -- line and class learn from the $5 runs that ended, which cost $6 together: a moving average, a tenth of each new cost.
--- A refund takes a line no further back than where it entered last, so that none becomes a credit from before.
+-- A line whose runs cost what they were charged is left as it is: a write less. A refund takes a line no further back than where it entered last, so that none becomes a credit from before.
 -- Lines are locked in order, given in order, and the classes after them.
 with ended as materialized (
     select * from unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::int[], $6::float8[])
         as e (lane, class, tenant, due, runs, cost)
 ), locked as materialized (
     select e.*, power(0.9, e.runs) as kept from flow f join ended e on f.lane = e.lane and f.class = e.class and f.tenant = e.tenant
+    where e.due <> 0 or (e.runs > 0 and abs(e.cost - e.runs * f.est_nano) >= 0.02 * e.runs * f.est_nano)
     order by e.lane, e.class, e.tenant
     for no key update of f
 ), trued as (
@@ -159,9 +160,8 @@ with ended as materialized (
                         else greatest(1, f.est_nano * l.kept + l.cost / l.runs * (1 - l.kept))::bigint end
     from locked l
     where f.lane = l.lane and f.class = l.class and f.tenant = l.tenant
-    returning f.lane, f.class, l.runs, l.cost
 ), learned as materialized (
-    select lane, class, power(0.9, sum(runs)) as kept, sum(cost) / sum(runs) as mean from trued where runs > 0 group by lane, class
+    select lane, class, power(0.9, sum(runs)) as kept, sum(cost) / sum(runs) as mean from ended where runs > 0 group by lane, class
 ), held as materialized (
     select l.* from flow_floor b join learned l on b.lane = l.lane and b.class = l.class order by b.lane, b.class for no key update of b
 )

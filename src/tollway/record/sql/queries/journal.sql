@@ -18,18 +18,20 @@ with writing as materialized (
         cached_tokens = q.cached_tokens + w.cached_tokens, cost_nano = q.cost_nano + w.cost_nano
     from writing w
     where q.run_id = w.run_id and q.fence = w.fence and q.worker = $1 and q.next_seq = w.seq
-    returning q.run_id
+    returning q.run_id, q.lane, q.class
 ), intended as (
-    insert into step as s (run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route)
+    insert into step as s (run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route, tier, asked, model, price_version)
     select i.* from unnest(
         $12::uuid[], $13::int[], $14::text[], $15::text[], $16::text[], $17::int[], $18::bigint[], $19::uuid[], $20::bigint[],
-        $21::timestamptz[], $22::text[]
-    ) as i (run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route)
+        $21::timestamptz[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[]
+    ) as i (
+        run_id, n, path, kind, name, attempt, fence, call_id, reserved_nano, started_at, route, tier, asked, model, price_version
+    )
     join held h on h.run_id = i.run_id
     on conflict (run_id, n) do update
     set state = 'intent', attempt = excluded.attempt, fence = excluded.fence, call_id = excluded.call_id,
         reserved_nano = excluded.reserved_nano, started_at = excluded.started_at, route = excluded.route,
-        ended_at = null, error = null, result = null
+        tier = excluded.tier, asked = excluded.asked, model = excluded.model, price_version = excluded.price_version, ended_at = null, error = null, result = null
 ), finished as (
     update step s
     set state = o.state, ended_at = o.ended_at, result = o.result, error = o.error, route = o.route, calls = s.calls + o.calls,
@@ -37,30 +39,33 @@ with writing as materialized (
         cached_tokens = s.cached_tokens + o.cached_tokens, cost_nano = s.cost_nano + o.cost_nano,
         cached = o.cached, saved_nano = o.saved_nano
     from unnest(
-        $23::uuid[], $24::int[], $25::text[], $26::timestamptz[], $27::bytea[], $28::text[], $29::text[], $30::int[],
-        $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[], $35::bool[], $36::bigint[]
+        $27::uuid[], $28::int[], $29::text[], $30::timestamptz[], $31::bytea[], $32::text[], $33::text[], $34::int[],
+        $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::bool[], $40::bigint[]
     ) as o (
         run_id, n, state, ended_at, result, error, route, calls, input_tokens, output_tokens, cached_tokens, cost_nano, cached, saved_nano
     )
     join held h on h.run_id = o.run_id
-    where s.run_id = any($2) and s.n = any($24) and s.run_id::text = o.run_id::text and s.n = o.n
-        and s.run_id between $58 and $59
+    where s.run_id = any($2) and s.n = any($28) and s.run_id::text = o.run_id::text and s.n = o.n
+        and s.run_id between $71 and $72
 ), paid as (
     insert into ledger (
-        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at,
+        key_id, task_type, step, tier, asked, cached, saved_nano, saved_prompt_nano, saved_shift_nano, agent, lane
     )
-    select l.* from unnest(
-        $37::uuid[], $38::text[], $39::uuid[], $40::int[], $41::text[], $42::text[], $43::text[], $44::text[], $45::bigint[],
-        $46::bigint[], $47::bigint[], $48::bigint[], $49::bool[], $50::timestamptz[]
+    select l.*, h.class, h.lane from unnest(
+        $41::uuid[], $42::text[], $43::uuid[], $44::int[], $45::text[], $46::text[], $47::text[], $48::text[],
+        $49::bigint[], $50::bigint[], $51::bigint[], $52::bigint[], $53::bool[], $54::timestamptz[], $55::text[], $56::text[],
+        $57::text[], $58::text[], $59::text[], $60::text[], $61::bigint[], $62::bigint[], $63::bigint[]
     ) as l (
-        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at,
+        key_id, task_type, step, tier, asked, cached, saved_nano, saved_prompt_nano, saved_shift_nano
     )
     join held h on h.run_id = l.run_id
     on conflict (call_id, kind) do nothing
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(
-        $51::uuid[], $52::int[], $53::text[], $54::timestamptz[], $55::text[], $56::text[], $57::text[]
+        $64::uuid[], $65::int[], $66::text[], $67::timestamptz[], $68::text[], $69::text[], $70::text[]
     ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
     join held h on h.run_id = e.run_id
 )
@@ -73,7 +78,7 @@ select run_id from held;
 with ending as materialized (
     select * from unnest(
         $2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-        $46::text[], $47::bytea[], $48::text[], $49::text[], $50::timestamptz[], $51::text[], $52::text[]
+        $55::text[], $56::bytea[], $57::text[], $58::text[], $59::timestamptz[], $60::text[], $61::text[]
     ) as e (
         run_id, fence, seq, events, steps, llm_calls, input_tokens, output_tokens, cached_tokens, cost_nano,
         state, output, error_code, error_message, ended_at, degraded, fingerprint
@@ -91,9 +96,9 @@ with ending as materialized (
         steps = h.steps + e.steps, llm_calls = h.llm_calls + e.llm_calls, tool_calls = 0,
         input_tokens = h.input_tokens + e.input_tokens, output_tokens = h.output_tokens + e.output_tokens,
         cached_tokens = h.cached_tokens + e.cached_tokens, cost_nano = h.cost_nano + e.cost_nano,
-        degraded = string_to_array(e.degraded, ',')
+        degraded = string_to_array(e.degraded, ','), ended_xid = this_xid()
     from held h join ending e on e.run_id = h.run_id
-    where r.id = any($2) and r.id::text = h.run_id::text and r.id between $54 and $55
+    where r.id = any($2) and r.id::text = h.run_id::text and r.id between $63 and $64
     returning r.id, r.webhook_url, r.webhook_secret_env
 ), finished as (
     update step s
@@ -109,23 +114,26 @@ with ending as materialized (
     )
     join held h on h.run_id = o.run_id
     where s.run_id = any($2) and s.n = any($13) and s.run_id::text = o.run_id::text and s.n = o.n
-        and s.run_id between $54 and $55
+        and s.run_id between $63 and $64
 ), paid as (
     insert into ledger (
-        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at,
+        key_id, task_type, step, tier, asked, cached, saved_nano, saved_prompt_nano, saved_shift_nano, agent, lane
     )
-    select l.* from unnest(
-        $26::uuid[], $27::text[], $28::uuid[], $29::int[], $30::text[], $31::text[], $32::text[], $33::text[], $34::bigint[],
-        $35::bigint[], $36::bigint[], $37::bigint[], $38::bool[], $39::timestamptz[]
+    select l.*, h.class, h.lane from unnest(
+        $26::uuid[], $27::text[], $28::uuid[], $29::int[], $30::text[], $31::text[], $32::text[], $33::text[],
+        $34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bool[], $39::timestamptz[], $40::text[], $41::text[],
+        $42::text[], $43::text[], $44::text[], $45::text[], $46::bigint[], $47::bigint[], $48::bigint[]
     ) as l (
-        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+        call_id, kind, run_id, n, tenant, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at,
+        key_id, task_type, step, tier, asked, cached, saved_nano, saved_prompt_nano, saved_shift_nano
     )
     join held h on h.run_id = l.run_id
     on conflict (call_id, kind) do nothing
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(
-        $40::uuid[], $41::int[], $42::text[], $43::timestamptz[], $44::text[], $45::text[], $53::text[]
+        $49::uuid[], $50::int[], $51::text[], $52::timestamptz[], $53::text[], $54::text[], $62::text[]
     ) as e (run_id, seq, type, at, actor_kind, actor_id, data)
     join held h on h.run_id = e.run_id
 ), mourned as (
@@ -162,7 +170,8 @@ left join run r on r.id = u.run_id and r.id between $2 and $3;
 
 -- name: read_steps
 -- The journal of runs about to be replayed.
-select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, cached, calls, cost_nano
+select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nano, started_at, ended_at, result, error, route, cached, calls, cost_nano,
+    tier, asked, model, price_version
 from step
 where run_id = any ($1::uuid[]) and run_id between $2 and $3
 order by run_id, n;

@@ -1,29 +1,53 @@
 -- name: open_wire_calls
 -- Reserves the worst case of calls about to be made. Safe to repeat.
-insert into wire_call (call_id, process, tenant, key_id, lane, tier, route, provider, model, price_version, reserved_nano, at)
+insert into wire_call (
+    call_id, process, tenant, key_id, lane, tier, route, provider, model, price_version, reserved_nano, at, task_type, asked
+)
 select * from unnest(
     $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::bigint[], $12::timestamptz[]
+    $11::bigint[], $12::timestamptz[], $13::text[], $14::text[]
 )
 on conflict (call_id) do nothing;
 
 -- name: close_wire_calls
--- Ends reservations, each with its ledger entry. `nano` null is the reserved worst case. What is not reserved any more (its
--- process was taken for dead, or this is a repeated write) has its entry already.
+-- Ends reservations, each with its ledger entry; what a call cost beyond its reservation is an entry of its own. `nano` null
+-- is the reserved worst case. What is not reserved any more (its process was taken for dead, or this is a repeated write)
+-- has its entry already.
 with closing as materialized (
     select * from unnest(
-        $1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bool[], $8::timestamptz[]
-    ) as c (call_id, kind, nano, input_tokens, output_tokens, cached_tokens, estimated, at)
+        $1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bool[], $8::timestamptz[],
+        $9::bigint[], $10::bigint[]
+    ) as c (call_id, kind, nano, input_tokens, output_tokens, cached_tokens, estimated, at, saved_prompt_nano, saved_shift_nano)
 ), closed as (
     delete from wire_call w using closing c where w.call_id = any ($1::uuid[]) and w.call_id = c.call_id
-    returning w.call_id, w.tenant, w.key_id, w.tier, w.route, w.model, w.price_version, w.reserved_nano
+    returning w.*, c.kind, c.input_tokens, c.output_tokens, c.cached_tokens, c.estimated, c.at as ended_at,
+        least(c.nano, w.reserved_nano) as nano, c.nano - w.reserved_nano as excess, c.saved_prompt_nano, c.saved_shift_nano
 )
 insert into ledger (
-    call_id, kind, tenant, key_id, tier, route, model, price_version, nano, input_tokens, output_tokens, cached_tokens, estimated, at
+    call_id, kind, tenant, key_id, lane, task_type, tier, asked, route, model, price_version, at,
+    nano, input_tokens, output_tokens, cached_tokens, estimated, saved_prompt_nano, saved_shift_nano
 )
-select d.call_id, c.kind, d.tenant, d.key_id, d.tier, d.route, d.model, d.price_version, coalesce(c.nano, d.reserved_nano),
-    c.input_tokens, c.output_tokens, c.cached_tokens, c.estimated, c.at
-from closed d join closing c on c.call_id = d.call_id
+select d.call_id, e.kind, d.tenant, d.key_id, d.lane, d.task_type, d.tier, d.asked, d.route, d.model, d.price_version, d.ended_at,
+    e.nano, e.input_tokens, e.output_tokens, e.cached_tokens, e.estimated, e.saved_prompt_nano, e.saved_shift_nano
+from closed d
+cross join lateral (
+    values (
+        d.kind, d.nano, d.input_tokens, d.output_tokens, d.cached_tokens, d.estimated, d.saved_prompt_nano, d.saved_shift_nano
+    ), ('adjust', d.excess, 0, 0, 0, false, null, null)
+) as e (kind, nano, input_tokens, output_tokens, cached_tokens, estimated, saved_prompt_nano, saved_shift_nano)
+where e.kind <> 'adjust' or e.nano > 0
+on conflict (call_id, kind) do nothing;
+
+-- name: note_wire_hits
+-- Answers given again to calls over the wire: entries of no money. Safe to repeat.
+insert into ledger (
+    call_id, kind, tenant, key_id, lane, tier, asked, task_type, route, model, cached, nano, saved_nano, at
+)
+select h.call_id, 'saved', h.tenant, h.key_id, h.lane, h.tier, h.asked, h.task_type, h.route, h.model, h.cached, 0, h.saved_nano, h.at
+from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+    $11::bigint[], $12::timestamptz[]
+) as h (call_id, tenant, key_id, lane, tier, asked, task_type, route, model, cached, saved_nano, at)
 on conflict (call_id, kind) do nothing;
 
 -- name: find_lost_wire_calls
@@ -36,7 +60,8 @@ with lost as (
     delete from wire_call w where w.process = any ($1::bigint[]) and not exists (select from process p where p.id = w.process)
     returning *
 )
-insert into ledger (call_id, kind, tenant, key_id, tier, route, model, price_version, nano, at)
-select call_id, 'unknown', tenant, key_id, tier, route, model, price_version, reserved_nano, clock_timestamp() from lost
+insert into ledger (call_id, kind, tenant, key_id, lane, task_type, tier, asked, route, model, price_version, nano, estimated, at)
+select call_id, 'unknown', tenant, key_id, lane, task_type, tier, asked, route, model, price_version, reserved_nano, true, clock_timestamp()
+from lost
 on conflict (call_id, kind) do nothing
 returning tenant;

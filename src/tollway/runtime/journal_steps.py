@@ -1,0 +1,69 @@
+"""Steps as a run's journal holds them: as the code calls them, and those whose outcome is still open."""
+
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from tollway.domain.llm import Usage
+from tollway.record.claims import Claim
+from tollway.record.writes import Entry, Reservation
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step as the code called it, and what the journal has of it (a row of `read_steps`), if anything."""
+
+    path: str
+    kind: str
+    name: str
+    recorded: Any
+
+
+class OpenStep(msgspec.Struct):
+    """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed.
+
+    `found` is one of an earlier claim, which nobody works on until the code comes to it again; `left` is one whose
+    caller was cancelled before the deed, which nobody works on either.
+    """
+
+    n: int
+    kind: str
+    name: str
+    call_id: UUID
+    reserved: Reservation
+    begun: bool
+    found: bool = False
+    left: bool = False
+
+
+class Closable(Protocol):
+    """Something a run left open; its end closes it."""
+
+    async def aclose(self) -> None:
+        """Close it, recording what it has."""
+
+    async def cut(self) -> None:
+        """Close it, recording no answer: the run comes back, and is to have the whole one."""
+
+
+def entry_of(step: OpenStep, kind: str, nano: int, at: datetime) -> Entry:
+    """The entry of a call whose answer nobody saw."""
+    return Entry(step.call_id, kind, step.n, step.name, step.reserved, nano, Usage(estimated=True), at)
+
+
+def reserved_of(row: Any) -> Reservation:
+    """What a recorded step had reserved."""
+    return Reservation(
+        row["reserved_nano"], row["route"], row["tier"], row["asked"], row["model"], row["price_version"]
+    )
+
+
+def task_type_of(claim: Claim) -> str:
+    """`metadata.task_type` of a run as text (as JSON where it is none); empty without."""
+    if claim.metadata is None or '"task_type"' not in claim.metadata:
+        return ""
+    value = msgspec.json.decode(claim.metadata).get("task_type")
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,58 @@
+"""The seam between calls and the budgets that pay them: money is reserved before a call and settled after it (P4)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tollway.domain.budgets import Rung
+from tollway.domain.llm import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money reserved for one call, nano-dollars, in each of the `accounts` that cover it; none: no budget does."""
+
+    nano: int
+    accounts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The rungs a caller stands on, of all budgets that cover it."""
+
+    rungs: frozenset[Rung] = frozenset()
+
+
+NOTHING_HELD = Hold(0)
+SOUND = Standing()
+
+
+class Budgets(Protocol):
+    """The budgets of all callers, as one process knows them."""
+
+    def standing(self, caller: Caller) -> Standing:
+        """The rungs on which a caller's next call stands. Local, at once."""
+
+    async def reserve(self, caller: Caller, nano: int, patience_s: float) -> Hold:
+        """Reserve the worst case of a call in every budget that covers it.
+
+        It waits at most `patience_s` while others hold what they may not need. Raises LlmError `budget_exhausted`,
+        whose `exhausted` says which budget and until when, and whose `parks` says that money may come back sooner.
+        """
+
+    def settle(self, hold: Hold, spent_nano: int) -> None:
+        """The call cost this, which may be more than was held; nothing of the hold is left."""
+
+
+class NoBudgets:
+    """Implements `Budgets` where there are none."""
+
+    def standing(self, caller: Caller) -> Standing:
+        """No rung."""
+        return SOUND
+
+    async def reserve(self, caller: Caller, nano: int, patience_s: float) -> Hold:
+        """Nothing to hold."""
+        return NOTHING_HELD
+
+    def settle(self, hold: Hold, spent_nano: int) -> None:
+        """Nothing was held."""
