@@ -33,6 +33,7 @@ COMMANDS = {
     "dead-letters": _Entry(_USE, "tollway.cli.dead_letters:dead_letters", "List, replay and discard dead runs."),
     "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants, set their limits, list them."),
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
+    "budget": _Entry(_GOVERN, "tollway.cli.budget:budget", "Bound what tenants spend, and see what is left."),
     "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),

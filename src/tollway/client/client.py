@@ -290,6 +290,17 @@ class Client:
         answer: dict[str, Any] = await self.call("PUT", "/v1/shifts", [dict(shift) for shift in shifts])
         return list(answer["items"])
 
+    async def budgets(self, tenant_id: str) -> Sequence[dict[str, Any]]:
+        """A tenant's budgets as they stand in their present period."""
+        return [budget async for budget in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/budgets")]
+
+    async def put_budgets(self, tenant_id: str, budgets: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+        """Replace a tenant's budgets: each `{period, hard_usd?, soft_usd?, agent?, lane?, task_type?, key?, timezone?,
+        on_hard?, ladder?, interactive_share?}`. Returns them as they stand."""
+        path = f"/v1/tenants/{quote(tenant_id, safe='')}/budgets"
+        answer: dict[str, Any] = await self.call("PUT", path, {"budgets": [dict(budget) for budget in budgets]})
+        return list(answer["items"])
+
     async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
         """A tenant's API keys, revoked ones included, without their secrets."""
         async for key in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/keys"):
