@@ -34,6 +34,7 @@ COMMANDS = {
     "tenant": _Entry(_GOVERN, "tollway.cli.tenant:tenant", "Create tenants, set their limits, list them."),
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
     "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
+    "prices": _Entry(_GOVERN, "tollway.cli.prices:prices", "What each LLM route's calls cost, and why."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),

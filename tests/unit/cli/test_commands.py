@@ -14,7 +14,7 @@ from contract_server import KEY, RUN_ID, ContractServer, Reply, event, problem, 
 from tollway.cli import COMMANDS, LazyGroup, main
 
 RUN = f"/v1/runs/{RUN_ID}"
-CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key", "shifts")
+CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key", "shifts", "prices")
 STEP = {
     "n": 1, "name": "classify", "kind": "llm", "state": "done", "attempt": 1, "route": "sim-fast", "cached": False,
     "input_tokens": 90, "output_tokens": 40, "cost_usd": 0.0000375, "calls": 1,
