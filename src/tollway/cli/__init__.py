@@ -35,6 +35,7 @@ COMMANDS = {
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
     "budget": _Entry(_GOVERN, "tollway.cli.budget:budget", "Bound what tenants spend, and see what is left."),
     "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
+    "prices": _Entry(_GOVERN, "tollway.cli.prices:prices", "What each LLM route's calls cost, and why."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),

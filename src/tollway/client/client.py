@@ -281,6 +281,10 @@ class Client:
         """Every LLM route: its limits, what is leased and used of them, its breaker and latency."""
         return [route async for route in self._all("/v1/routes")]
 
+    async def prices(self) -> Sequence[dict[str, Any]]:
+        """Every LLM route with what its calls cost now, where that price comes from, and when it changes next."""
+        return [price async for price in self._all("/v1/prices")]
+
     async def shifts(self) -> Sequence[dict[str, Any]]:
         """The tier shifts in force, in their order."""
         return [shift async for shift in self._all("/v1/shifts")]

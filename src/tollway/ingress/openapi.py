@@ -102,6 +102,7 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
+    "list_prices": ("read", "What each route's calls cost", (), None, {200: {"type": "object"}}),
     "read_scaling": (
         "read",
         "Backlog and wanted workers by lane",

@@ -25,7 +25,7 @@ from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
-from tollway.wiring.llm import llm_path
+from tollway.wiring.llm import llm_path, make_price_list
 from tollway.wiring.wire import door_options
 
 log = get_logger(__name__)
@@ -121,5 +121,6 @@ def _make_api(
         options,
         route_facts,
         wire,
+        make_price_list(settings).shown,
     )
     return create_app(services)

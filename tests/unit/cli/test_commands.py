@@ -14,7 +14,19 @@ from contract_server import KEY, RUN_ID, ContractServer, Reply, event, problem, 
 from tollway.cli import COMMANDS, LazyGroup, main
 
 RUN = f"/v1/runs/{RUN_ID}"
-CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key", "budget", "shifts")
+CLIENT_COMMANDS = (
+    "submit",
+    "runs",
+    "show",
+    "cancel",
+    "replay",
+    "dead-letters",
+    "tenant",
+    "key",
+    "budget",
+    "shifts",
+    "prices",
+)
 BUDGET = {
     "id": "7", "period": "month", "timezone": "Europe/Berlin", "agent": "triage", "lane": None, "task_type": None,
     "key": None, "hard_usd": 100, "soft_usd": 80, "spent_usd": 12.5, "reserved_usd": 0.5, "left_usd": 87, "pct": 12.5,
