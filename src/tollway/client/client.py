@@ -76,6 +76,7 @@ class TenantSettings(TypedDict, total=False):
     tokens_per_min: int | None
     tokens_per_day: int | None
     paused: bool
+    alert_webhook: Mapping[str, str | None] | None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -280,6 +281,11 @@ class Client:
     async def routes(self) -> Sequence[dict[str, Any]]:
         """Every LLM route: its limits, what is leased and used of them, its breaker and latency."""
         return [route async for route in self._all("/v1/routes")]
+
+    async def alerts(self, **filters: str) -> AsyncIterator[dict[str, Any]]:
+        """Alerts, newest first; filters are `tenant`, `kind`, `since` (RFC 3339) and `open` (`true`)."""
+        async for alert in self._all("/v1/alerts", filters.items()):
+            yield alert
 
     async def shifts(self) -> Sequence[dict[str, Any]]:
         """The tier shifts in force, in their order."""

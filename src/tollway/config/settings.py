@@ -11,7 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from tollway.config.alerts import Alerts
+from tollway.config.forms import Number, Section, env_name
 
 EMBEDDED = "embedded"
 SIM_PROVIDER = "sim"
@@ -25,7 +28,6 @@ PROVIDER_URLS = {
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}")
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LANE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _URL = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
 _PG_URL = re.compile(r"postgres(ql)?://\S+")
 
@@ -47,12 +49,6 @@ def _provider_name(text: str) -> str:
 def _lane_name(text: str) -> str:
     if not _LANE_NAME.fullmatch(text):
         raise ValueError("a lane's name must be 1 to 32 lower-case letters, digits, _ or -")
-    return text
-
-
-def _env_name(text: str) -> str:
-    if text and not _ENV_NAME.fullmatch(text):
-        raise ValueError("must be the name of an environment variable, never the secret itself")
     return text
 
 
@@ -84,26 +80,13 @@ def _some_path(value: object) -> object:
     return value
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
 Name = Annotated[str, AfterValidator(_name)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]
 LaneName = Annotated[str, AfterValidator(_lane_name)]
-Number = BeforeValidator(_no_bool)
 Seconds = Annotated[float, Number, Field(gt=0, le=366 * 86400)]
 Count = Annotated[int, Number, Field(gt=0, le=2**53)]
 Days = Annotated[int, Number, Field(ge=0, le=36500)]
 UsdPerMtok = Annotated[Decimal, Number, Field(ge=0, le=1_000_000)]
-
-
-class Section(BaseModel):
-    """What every section shares: frozen, unknown keys refused, no infinities; a value it refuses is never echoed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Server(Section):
@@ -241,7 +224,7 @@ class Provider(Section):
 
     kind: Literal["openai", "anthropic", "gemini", "litellm"]
     base_url: Annotated[str, AfterValidator(_optional_http_url)] = ""
-    api_key_env: Annotated[str, AfterValidator(_env_name)] = Field(default="", repr=False)
+    api_key_env: Annotated[str, AfterValidator(env_name)] = Field(default="", repr=False)
     api: Literal["chat", "responses"] = "chat"
     api_version: str = ""
     structured: Literal["native", "emulated"] = "native"
@@ -332,6 +315,7 @@ class Settings(Section):
     routes: tuple[Route, ...] = ()
     prices: Mapping[str, Price] = Field(default_factory=dict)
     retention: Retention = Retention()
+    alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
 
     @property
