@@ -12,15 +12,16 @@ from tollway.record.rollup import Rollup
 
 _ENTRY = """
 insert into ledger (
-    call_id, kind, run_id, n, tenant, agent, lane, tier, route, step, key_id, task_type, nano, input_tokens, output_tokens,
-    cached_tokens, cached, saved_nano, saved_prompt_nano, saved_shift_nano, at
+    call_id, kind, run_id, n, tenant, agent, lane, tier, route, step, key_id, task_type, nano, input_tokens,
+    output_tokens, cached_tokens, cached, saved_nano, saved_prompt_nano, saved_shift_nano, at
 ) values ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
 _RUN = """
 insert into run (
-    id, tenant, agent, version, lane, key_id, input, metadata, created_at, max_attempts, state, ended_at, llm_calls, cost_nano,
-    ended_xid
-) values ($1, $2, $3, '1', 'standard', 'k', '', $4, $5, 3, $6, $5, $7, $8, case when $6::text is not null then this_xid() end)
+    id, tenant, agent, version, lane, key_id, input, metadata, created_at, max_attempts, state, ended_at, llm_calls,
+    cost_nano, ended_xid
+) values ($1, $2, $3, '1', 'standard', 'k', '', $4, $5, 3, $6, $5, $7, $8,
+    case when $6::text is not null then this_xid() end)
 """
 SUMS = (
     *("input_tokens", "output_tokens", "cached_tokens", "cost_nano", "unknown_nano", "calls", "hits"),
@@ -30,7 +31,8 @@ OWNERS = ("tenant", "agent", "lane", "tier", "route", "step", "key_id", "task_ty
 _BY_OWNER = ", ".join(f"coalesce({name}, '') as {name}" for name in OWNERS)
 _LEDGER = f"""
 select (at at time zone 'UTC')::date as begins, {_BY_OWNER},
-    count(*) filter (where kind in ('settle', 'unknown') and route is not null) as calls, count(*) filter (where kind = 'saved') as hits,
+    count(*) filter (where kind in ('settle', 'unknown') and route is not null) as calls,
+    count(*) filter (where kind = 'saved') as hits,
     sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(cached_tokens) as cached_tokens,
     coalesce(sum(nano) filter (where kind <> 'unknown'), 0) as cost_nano,
     coalesce(sum(nano) filter (where kind = 'unknown'), 0) as unknown_nano,

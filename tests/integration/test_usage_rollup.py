@@ -1,14 +1,13 @@
-"""Usage is the ledger, summed up: each entry and each ended run once, whatever commits late, is rolled back or is killed."""
+"""Usage is the ledger, summed up: each entry and ended run once, whatever commits late, is undone or killed."""
 
 import asyncio
 import random
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 
-from record_kit import clock, ids, session, until_blocked
+from record_kit import clock, session, until_blocked
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.snapshots import Stride, read_snapshot
@@ -74,7 +73,7 @@ async def test_what_commits_late_is_counted_when_it_does(database: Database, adm
 
 
 async def test_what_is_rolled_back_is_never_counted(database: Database, admin: asyncpg.Connection) -> None:
-    """Entries that are undone, the gap they leave in the numbers, and entries around them: only what stands counts. (P10)"""
+    """Entries that are undone, the gap they leave, and entries around them: only what stands counts. (P10)"""
     rollup = Rollup(database)
     async with session(database.options.url) as other:
         undone = other.transaction()
@@ -91,7 +90,7 @@ async def test_what_is_rolled_back_is_never_counted(database: Database, admin: a
 
 
 async def test_of_two_at_once_one_counts(database: Database, database_url: str, admin: asyncpg.Connection) -> None:
-    """Two keepers that count at the same time count nothing twice, and one that holds the cursor keeps nobody waiting. (P10)"""
+    """Two keepers that count at the same time count nothing twice, and neither waits for the other. (P10)"""
     other = Database(DatabaseOptions(database_url), AnchoredClock())
     await other.start()
     try:
@@ -161,7 +160,7 @@ async def test_far_behind_it_goes_in_bounded_steps(database: Database, admin: as
 async def test_it_is_the_ledger_whatever_happens_at_once(
     database: Database, database_url: str, admin: asyncpg.Connection, seed: int
 ) -> None:
-    """Random transactions of random lengths that commit or are undone, while two count all the time: the sums agree. (P10)"""
+    """Random transactions that commit or are undone, while two count all the time: the sums agree. (P10)"""
     luck = random.Random(seed)
     going = True
 
@@ -195,7 +194,7 @@ async def test_it_is_the_ledger_whatever_happens_at_once(
 
 
 async def test_a_run_counts_once_in_each_thing_it_called(database: Database, admin: asyncpg.Connection) -> None:
-    """A run of many calls is one run of each tier, route, step and pair of them that it called, and one in all."""
+    """A run of many calls is one run of each tier, route, step and pair that it called, and one in all."""
     run = await end_run(admin, llm_calls=4)
     for tier, route, step in (("fast", "f1", "a"), ("fast", "f2", "a"), ("fast", "f1", "b"), ("best", "b1", "b")):
         await enter(admin, run_id=run, tier=tier, route=route, step=step)
@@ -212,7 +211,7 @@ async def test_a_run_counts_once_in_each_thing_it_called(database: Database, adm
 
 
 async def test_days_that_are_over_are_folded_into_months(database: Database, admin: asyncpg.Connection) -> None:
-    """Each day is in its month once it is over, whether its entries came before the fold or after it; today never is."""
+    """Each day is in its month once it is over, whether its entries came before the fold or after; not today."""
     rollup = Rollup(database)
     for days in (70, 31, 1, 0):
         await enter(admin, at=days_ago(days))
@@ -231,7 +230,7 @@ async def test_days_that_are_over_are_folded_into_months(database: Database, adm
 
 
 async def test_a_look_finds_what_is_new_and_nothing_else(database: Database, admin: asyncpg.Connection) -> None:
-    """With nothing written since the last pass there is nothing to count; an entry, an ended run or a day that is over is."""
+    """With nothing written since, there is nothing to count; an entry, an ended run or a day that is over is."""
     rollup = Rollup(database)
     await count_all(rollup)
     assert not await rollup.awaits()
@@ -281,5 +280,3 @@ async def test_the_bucket_in_sql_is_the_bucket_in_python(admin: asyncpg.Connecti
     amounts = [0, 1, 15, 16, 17, (1 << width) - 1, 1 << width, *(luck.randrange(1 << width) for _ in range(500))]
     rows = await admin.fetch("select usage_bucket(a) as bucket from unnest($1::bigint[]) as a", amounts)
     assert [row["bucket"] for row in rows] == [bucket_of(amount) for amount in amounts]
-
-

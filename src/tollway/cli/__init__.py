@@ -35,6 +35,7 @@ COMMANDS = {
     "key": _Entry(_GOVERN, "tollway.cli.key:key", "Create, list and revoke API keys."),
     "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
+    "usage": _Entry(_GOVERN, "tollway.cli.usage:usage", "What was called, what it cost, what was saved."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),

@@ -29,7 +29,7 @@ def read_snapshot(text: str) -> Snapshot:
 
 
 def step_towards(last: Snapshot, now: Snapshot, xids_max: int) -> Snapshot:
-    """What sees all that `last` sees, nothing that `now` does not, and at most `xids_max` numbers beyond those of `last`.
+    """What sees all that `last` sees, nothing that `now` does not, and at most `xids_max` numbers beyond it.
 
     `now` must have been taken after `last`. It is `now` itself when that is near enough.
     """

@@ -55,7 +55,7 @@ def part_of(groups: Sequence[str]) -> str:
 
 
 def bucket_of(amount: int) -> int:
-    """The bucket of an amount, 0 or more: below 16 one each, above them every doubling has 16. Twin of `usage_bucket`."""
+    """The bucket of an amount, 0 or more: below 16 one each, above every doubling has 16. Twin of `usage_bucket`."""
     if amount < _EXACT:
         return max(amount, 0)
     shift = amount.bit_length() - 1 - _FINE

@@ -23,7 +23,7 @@ from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
-from tollway.ingress.routes import bulk, dead_letters, llm, runs, shifts, system, tenants
+from tollway.ingress.routes import bulk, dead_letters, llm, runs, shifts, system, tenants, usage
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
@@ -36,7 +36,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ROUTES = (bulk, dead_letters, runs, tenants, shifts, llm, system)
+_ROUTES = (bulk, dead_letters, runs, tenants, shifts, usage, llm, system)
 _ANSWERED = "tollway.answered"
 _ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
 _log = logging.getLogger(__name__)

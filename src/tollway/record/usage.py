@@ -36,7 +36,10 @@ class UsageQuery:
 async def read_usage(
     database: Database, wanted: UsageQuery, after: Sequence[str] | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Rows by their groups, sorted, beyond the `key_of` another row; at most `limit`. Raises DatabaseUnavailable."""
+    """Rows by their groups, sorted, beyond the `key_of` another row; at most `limit`. Without groups it is one, always.
+
+    Raises DatabaseUnavailable.
+    """
     told_apart = (*wanted.groups, *wanted.filters)
     rows = await database.rows(
         "read_usage",
@@ -47,6 +50,8 @@ async def read_usage(
         None if after is None else list(after),
         limit,
     )
+    if not rows and not wanted.groups and after is None:
+        return [_document(dict.fromkeys((*SUMS, *SAVINGS.values()), 0), ())]
     return [_document(row, wanted.groups) for row in rows]
 
 

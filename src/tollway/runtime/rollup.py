@@ -1,4 +1,4 @@
-"""The keeper's counting of usage: every second while there is something new, a cheap look now and then while there is not.
+"""The keeper's counting of usage: every second while there is something new, else a cheap look now and then.
 
 It takes at most a tenth of one connection's time: the more a pass has to do, the longer the rest before the next.
 """

@@ -8,10 +8,12 @@ from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import PostgresAnswers
 from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.processes import leave_process, register_process
+from tollway.record.rollup import Rollup
 from tollway.record.upkeep import Upkeep
 from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
+from tollway.runtime.rollup import UsageRollup
 from tollway.wiring.base import base, stop_event
 from tollway.wiring.caches import SHARED_TIMES
 
@@ -33,6 +35,7 @@ async def run_keeper(settings: Settings) -> int:
             parts.broadcast,
             parts.clock,
             KeeperOptions(look_every_s, days, SHARED_TIMES * settings.llm.cache_bytes_max),
+            (UsageRollup(Rollup(parts.database), parts.clock),),
         )
         deliverer = WebhookDeliverer(
             WebhookRecord(parts.database),
