@@ -1,12 +1,13 @@
 """A governor over simulated providers, its guards as a test sets them, and books that remember."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 from tollway.config import Llm, Price, Provider, Route, Tier
+from tollway.domain.budgets import Stood
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
@@ -31,6 +32,7 @@ class MemoryBooks:
 
     told: list[tuple[str, str]] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    stood: list[Stood] = field(default_factory=list)
 
     async def intend(self, plan: Plan) -> UUID:
         """Note it."""
@@ -45,6 +47,12 @@ class MemoryBooks:
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """Note it."""
         self.told.append(("cut" if error is None else error.code, plan.route))
+
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """Note those that are new."""
+        new = [one for one in stood if one not in self.stood]
+        self.stood += new
+        return new
 
     async def hit(self, result: CallResult) -> None:
         """Note it."""
