@@ -114,6 +114,8 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "revoke_key": ("admin", "Revoke an API key", (), None, {204: None}),
     "list_budgets": ("read", "A tenant's budgets as they stand", (), None, {200: {"type": "object"}}),
     "put_budgets": ("admin", "Replace a tenant's budgets", (), "BudgetsBody", {200: {"type": "object"}}),
+    "get_rungs": ("read", "What is forced and lifted of a budget", (), None, {200: {"type": "object"}}),
+    "put_rungs": ("admin", "Force and lift rungs of a budget", (), "RungsBody", {200: {"type": "object"}}),
     "list_shifts": ("admin", "List the tier shifts in force", (), None, {200: {"type": "object"}}),
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_alerts": ("read", "Alerts, newest first", (*_PAGE, *_ALERT_FILTERS), None, {200: {"type": "object"}}),

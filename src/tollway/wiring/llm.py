@@ -73,7 +73,9 @@ async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncI
         await gateway.start()
         breakers.start()
         await capacity.start()
-        options = GovernorOptions(settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent)
+        options = GovernorOptions(
+            settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent, spend=settings.spend
+        )
         governor = Governor(gateway, guards, parts.metrics, options)
         for route in settings.routes:
             _gauge(parts.metrics, governor, guards, route.name)
