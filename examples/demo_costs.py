@@ -1,4 +1,4 @@
-"""The demo's cost report: dollars by agent and tier from `GET /v1/usage`, what was saved, and whether the provider agrees."""
+"""The demo's cost report: dollars by agent and tier, what was saved, and whether the provider agrees."""
 
 import asyncio
 import time

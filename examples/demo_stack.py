@@ -172,7 +172,11 @@ def settings(provider: str, slots: int) -> str:
     lines = ["[worker]", f"slots = {slots}", ""]
     if provider == "sim":
         for tier, (asked, answered) in _SIM_PRICES.items():
-            lines += [f'[prices."sim/sim-{tier}"]', f"input_usd_per_mtok = {asked}", f"output_usd_per_mtok = {answered}"]
+            lines += [
+                f'[prices."sim/sim-{tier}"]',
+                f"input_usd_per_mtok = {asked}",
+                f"output_usd_per_mtok = {answered}",
+            ]
     else:
         key_env, url_env, models = PROVIDERS[provider]
         base_url = os.environ.get(url_env, "")
