@@ -40,7 +40,7 @@ def show_costs(console: Console, rows: Sequence[Row], provider_nano: int | None)
     spent = sum(row["cost_nano"] for row in rows)
     if provider_nano is None:
         return True
-    agrees = spent == provider_nano
+    agrees: bool = spent == provider_nano
     told = "says the same" if agrees else f"says ${usd(provider_nano):.6f}"
     console.print(Text(f"the provider's own ledger {told}", style="green" if agrees else "bold red"))
     return agrees

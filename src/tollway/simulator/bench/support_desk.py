@@ -79,7 +79,7 @@ async def look_up_customer(customer: str) -> dict[str, str]:
 CALLS_A_RUN = 2
 
 _TICK_S = 0.25
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
 _DONE_S = 120.0
 
 
