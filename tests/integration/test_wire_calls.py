@@ -21,7 +21,7 @@ from tollway.record.database import Database
 from tollway.record.processes import leave_process, register_process
 from tollway.record.upkeep import Upkeep
 from tollway.record.wire_calls import DRAIN_S, WireCall, WireCalls, WireEntry
-from tollway.spend.prices import ModelPrice, Rates
+from tollway.spend.model_price import ModelPrice, Rates
 
 USAGE = Usage(10, 20, cached_tokens=3)
 

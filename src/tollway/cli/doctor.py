@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from tollway.cli.doctor_checks import (
     check_python,
 )
 from tollway.cli.doctor_database import check_database
+from tollway.cli.doctor_prices import check_prices
 from tollway.config import ConfigErrors, Settings, load_settings, settings_warnings
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"), "skip": ("-", "dim")}
@@ -69,7 +71,7 @@ def diagnose(config: Path | None, flags: Mapping[str, object], modules: tuple[st
         for fault in errors.faults:
             yield Check("settings", "fail", f"{fault.key} = {fault.value!r}", fault.remedy)
     if settings is None:
-        for name in ("port", "database", "providers"):
+        for name in ("port", "database", "providers", "prices"):
             yield Check(name, "skip", "waits for usable settings")
     else:
         yield _settings_read(config, settings)
@@ -78,6 +80,7 @@ def diagnose(config: Path | None, flags: Mapping[str, object], modules: tuple[st
         yield check_port(settings.server.host, settings.server.port)
         yield from check_database(settings)
         yield from check_providers(settings, os.environ)
+        yield from check_prices(settings, datetime.now(UTC))
         yield check_open_files(settings.worker.slots)
     yield from check_agents(modules, settings)
 

@@ -6,6 +6,7 @@ import click
 
 from tollway.cli._command import Session, client_command, example
 from tollway.cli._output import console, print_json, print_table
+from tollway.cli.budget import show_budgets
 
 
 class _Limit(click.ParamType[Any]):
@@ -71,10 +72,11 @@ async def set_tenant(session: Session, *, tenant_id: str, **settings: Any) -> No
 @click.argument("tenant_id", metavar="ID")
 @client_command
 async def show_use(session: Session, *, tenant_id: str) -> None:
-    """Show what the tenant ID uses of its quotas now. A tenant's key sees its own."""
+    """Show what the tenant ID uses of its quotas and budgets now. A tenant's key sees its own."""
     use = await session.client.tenant_use(tenant_id)
+    budgets = await session.client.budgets(tenant_id)
     if session.as_json:
-        print_json(use)
+        print_json({**use, "budgets": list(budgets)})
         return
     limits = use["limits"]
     rows = []
@@ -82,6 +84,8 @@ async def show_use(session: Session, *, tenant_id: str) -> None:
         used = "" if limit == "runs_per_s" else "not counted" if use[what] is None else str(use[what])
         rows.append([what.replace("_", " "), used, str(limits.get(limit, ""))])
     print_table(("of", ">used", ">limit"), rows, empty="")
+    if budgets:
+        show_budgets(session, budgets)
 
 
 @tenant.command("list", epilog=example("tollway tenant list"))

@@ -281,6 +281,10 @@ class Client:
         """Every LLM route: its limits, what is leased and used of them, its breaker and latency."""
         return [route async for route in self._all("/v1/routes")]
 
+    async def prices(self) -> Sequence[dict[str, Any]]:
+        """Every LLM route with what its calls cost now, where that price comes from, and when it changes next."""
+        return [price async for price in self._all("/v1/prices")]
+
     async def shifts(self) -> Sequence[dict[str, Any]]:
         """The tier shifts in force, in their order."""
         return [shift async for shift in self._all("/v1/shifts")]
@@ -288,6 +292,17 @@ class Client:
     async def put_shifts(self, shifts: Sequence[Mapping[str, str]]) -> Sequence[dict[str, Any]]:
         """Replace all tier shifts: each `{tenant?, agent?, task_type?, from_tier, to_tier}`. Returns those in force."""
         answer: dict[str, Any] = await self.call("PUT", "/v1/shifts", [dict(shift) for shift in shifts])
+        return list(answer["items"])
+
+    async def budgets(self, tenant_id: str) -> Sequence[dict[str, Any]]:
+        """A tenant's budgets as they stand in their present period."""
+        return [budget async for budget in self._all(f"/v1/tenants/{quote(tenant_id, safe='')}/budgets")]
+
+    async def put_budgets(self, tenant_id: str, budgets: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+        """Replace a tenant's budgets: each `{period, hard_usd?, soft_usd?, agent?, lane?, task_type?, key?, timezone?,
+        on_hard?, ladder?, interactive_share?}`. Returns them as they stand."""
+        path = f"/v1/tenants/{quote(tenant_id, safe='')}/budgets"
+        answer: dict[str, Any] = await self.call("PUT", path, {"budgets": [dict(budget) for budget in budgets]})
         return list(answer["items"])
 
     async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:

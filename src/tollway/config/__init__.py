@@ -3,6 +3,7 @@
 from tollway.config.checks import settings_warnings
 from tollway.config.faults import ConfigErrors
 from tollway.config.load import load_settings
+from tollway.config.money import Price, Spend
 from tollway.config.settings import (
     SIM_PORT,
     SIM_PROVIDER,
@@ -11,7 +12,6 @@ from tollway.config.settings import (
     Dependency,
     Lane,
     Llm,
-    Price,
     Provider,
     Redis,
     Retention,
@@ -39,6 +39,7 @@ __all__ = [
     "Route",
     "Server",
     "Settings",
+    "Spend",
     "Telemetry",
     "Tier",
     "Worker",

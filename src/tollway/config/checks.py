@@ -17,7 +17,14 @@ _SLOTS_WISE_MAX = 5000
 
 def contradictions(settings: Settings) -> list[ConfigError]:
     """Every way in which the settings cannot all be meant."""
-    return [*_lanes(settings), *_worker(settings), *_database(settings), *_routes(settings), *_prices(settings)]
+    return [
+        *_lanes(settings),
+        *_worker(settings),
+        *_database(settings),
+        *_routes(settings),
+        *_prices(settings),
+        *_spend(settings),
+    ]
 
 
 def settings_warnings(settings: Settings) -> list[str]:
@@ -91,13 +98,31 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
 
 
 def _prices(settings: Settings) -> Iterator[ConfigError]:
-    for name in settings.prices:
+    for name, prices in settings.prices.items():
+        if not prices:
+            yield ConfigError(f"prices.{name}", "", "is an empty list: give a price, or leave it out")
+        for since, uses in Counter(price.since for price in prices).items():
+            if uses > 1:
+                when = "have no from" if since is None else f"begin on {since}"
+                yield ConfigError(f"prices.{name}[].from", str(since or ""), f"{uses} prices {when}; one may")
         provider, slash, model = name.partition("/")
         if not slash or not model:
             yield ConfigError(f"prices.{name}", name, 'must be named "provider/model"')
         elif provider not in settings.providers:
             hint = nearest(provider, list(settings.providers)) if settings.providers else "none is configured"
             yield ConfigError(f"prices.{name}", name, f"no such provider; {hint}")
+
+
+def _spend(settings: Settings) -> Iterator[ConfigError]:
+    spend = settings.spend
+    stated = {name: getattr(spend, name) for name in ("worst_input_usd_per_mtok", "worst_output_usd_per_mtok")}
+    for name, value in stated.items():
+        if spend.unknown_model == "worst" and value is None:
+            yield ConfigError(f"spend.{name}", "", 'state it: unknown_model = "worst" prices unknown models at it')
+        if spend.unknown_model == "refuse" and value is not None:
+            yield ConfigError(
+                f"spend.{name}", str(value), 'has no effect without unknown_model = "worst"; leave it out'
+            )
 
 
 def _unwise(settings: Settings) -> Iterator[str]:

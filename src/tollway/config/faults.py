@@ -51,7 +51,7 @@ def from_validation(error: ValidationError, tree: Mapping[str, Any], origin: Map
     """The faults that the models found in `tree`, in the words of the settings."""
     faults = []
     for detail in error.errors(include_url=False, include_context=False):
-        location = [part for part in detail["loc"] if part != "[key]"]
+        location = _as_given(tree, [part for part in detail["loc"] if part != "[key]"])
         key = _dotted(location)
         value = shown(key, _value_at(tree, location))
         remedy = _remedy(detail, location, key)
@@ -71,6 +71,8 @@ def _remedy(detail: ErrorDetails, location: Sequence[str | int], key: str) -> st
     if detail["type"] in ("model_type", "mapping_type", "dict_type"):
         return f"must be a table: [{key}]"
     if detail["type"] == "tuple_type":
+        if location[0] == "prices":
+            return f'must be a table: [prices."{location[1]}"], or a list of them, each with from'
         return f"must be a list of tables: [[{key}]]" if key == "routes" else "must be a list"
     message = detail["msg"].removeprefix("Value error, ")
     message = re.sub(r"^Input should be ", "must be ", message)
@@ -82,6 +84,20 @@ def _dotted(location: Sequence[str | int]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
     return text
+
+
+def _as_given(tree: Any, location: Sequence[str | int]) -> list[str | int]:
+    """Where it stands in the tree: one price given as a table is read as a list of one, so its index stands nowhere."""
+    found: list[str | int] = []
+    for part in location:
+        if isinstance(part, int) and isinstance(tree, Mapping):
+            continue
+        found.append(part)
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            tree = None
+    return found
 
 
 def _value_at(tree: Any, location: Sequence[str | int]) -> object:
@@ -102,6 +118,8 @@ def _known_at(location: Sequence[str | int]) -> list[str]:
             model = model.model_fields[str(part)].annotation
         elif get_origin(model) is not None:
             model = get_args(model)[0 if get_origin(model) is tuple else 1]
+    if get_origin(model) is tuple:
+        model = get_args(model)[0]
     if isinstance(model, type) and issubclass(model, BaseModel):
         return [info.alias or name for name, info in model.model_fields.items()]
     return []

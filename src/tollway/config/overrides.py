@@ -88,8 +88,12 @@ def _resolve(tree: Mapping[str, Any], words: list[str]) -> list[str]:
     present = tree.get(section)
     names = list(present) if isinstance(present, Mapping) else []
     matches = [known for known in names if _plain(known) == _plain(name)]
-    if not matches and section == "prices":
-        raise _Unplaced("no such price in tollway.toml; new prices are set there")
+    if section == "prices":
+        if not matches:
+            raise _Unplaced("no such price in tollway.toml; new prices are set there")
+        if isinstance(present, Mapping) and isinstance(present[matches[0]], list):
+            raise _Unplaced("this model has several dated prices: they are set in tollway.toml")
+        model = get_args(model)[0]
     return [section, matches[0] if matches else name, _key(model, keys)]
 
 

@@ -6,12 +6,13 @@ Each model is a section of `tollway.toml`. Bounds that concern one value stand h
 
 import re
 from collections.abc import Mapping
-from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from tollway.config.money import Price, Spend
+from tollway.config.section import Number, Section
 
 EMBEDDED = "embedded"
 SIM_PROVIDER = "sim"
@@ -84,26 +85,12 @@ def _some_path(value: object) -> object:
     return value
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
 Name = Annotated[str, AfterValidator(_name)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]
 LaneName = Annotated[str, AfterValidator(_lane_name)]
-Number = BeforeValidator(_no_bool)
 Seconds = Annotated[float, Number, Field(gt=0, le=366 * 86400)]
 Count = Annotated[int, Number, Field(gt=0, le=2**53)]
 Days = Annotated[int, Number, Field(ge=0, le=36500)]
-UsdPerMtok = Annotated[Decimal, Number, Field(ge=0, le=1_000_000)]
-
-
-class Section(BaseModel):
-    """What every section shares: frozen, unknown keys refused, no infinities; a value it refuses is never echoed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Server(Section):
@@ -294,15 +281,6 @@ class Route(Section):
         return raw
 
 
-class Price(Section):
-    """What a provider's model costs from the day `since` (the key is `from`); without a day, always."""
-
-    input_usd_per_mtok: UsdPerMtok
-    output_usd_per_mtok: UsdPerMtok
-    cached_input_usd_per_mtok: UsdPerMtok | None = None
-    since: date | None = Field(default=None, alias="from")
-
-
 class Retention(Section):
     """How many days are kept; 0 is for ever."""
 
@@ -320,7 +298,10 @@ class Telemetry(Section):
 
 
 class Settings(Section):
-    """All of it. `load_settings` makes one; `dependencies`, `providers`, `lanes` and `prices` are keyed by name."""
+    """All of it. `load_settings` makes one; `dependencies`, `providers`, `lanes` and `prices` are keyed by name.
+
+    A model may have several `prices`, each from a day on.
+    """
 
     server: Server = Server()
     database: Database = Database()
@@ -333,9 +314,17 @@ class Settings(Section):
     tiers: Mapping[Name, Tier] = Field(default_factory=dict)
     providers: Mapping[ProviderName, Provider] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
-    prices: Mapping[str, Price] = Field(default_factory=dict)
+    prices: Mapping[str, tuple[Price, ...]] = Field(default_factory=dict)
+    spend: Spend = Spend()
     retention: Retention = Retention()
     telemetry: Telemetry = Telemetry()
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _one_price_or_several(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        return {name: [given] if isinstance(given, Mapping) else given for name, given in raw.items()}
 
     @property
     def simulated(self) -> bool:

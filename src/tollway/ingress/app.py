@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from tollway.domain.errors import PROBLEMS, DatabaseUnavailable, Problem
 from tollway.ingress.batches import BatchBody
+from tollway.ingress.budget_bodies import BudgetsBody
 from tollway.ingress.context import ApiContext, make_context
 from tollway.ingress.hot import RUN_PATH_CHARS, RUN_PREFIX, RUNS_PATH, Head, as_problem, read_wait
 from tollway.ingress.openapi import build_openapi
@@ -23,7 +24,7 @@ from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
-from tollway.ingress.routes import bulk, dead_letters, llm, runs, shifts, system, tenants
+from tollway.ingress.routes import budgets, bulk, dead_letters, llm, runs, shifts, system, tenants
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
@@ -36,7 +37,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ROUTES = (bulk, dead_letters, runs, tenants, shifts, llm, system)
+_ROUTES = (bulk, dead_letters, runs, tenants, budgets, shifts, llm, system)
 _ANSWERED = "tollway.answered"
 _ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     tenants.TenantBody,
     tenants.KeyBody,
     shifts.ShiftBody,
+    BudgetsBody,
 )
 
 

@@ -96,10 +96,13 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "list_keys": ("admin", "List a tenant's API keys", _PAGE, None, {200: {"type": "object"}}),
     "create_key": ("admin", "Make an API key; it is shown once", (), "KeyBody", {201: {"type": "object"}}),
     "revoke_key": ("admin", "Revoke an API key", (), None, {204: None}),
+    "list_budgets": ("read", "A tenant's budgets as they stand", (), None, {200: {"type": "object"}}),
+    "put_budgets": ("admin", "Replace a tenant's budgets", (), "BudgetsBody", {200: {"type": "object"}}),
     "list_shifts": ("admin", "List the tier shifts in force", (), None, {200: {"type": "object"}}),
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
+    "list_prices": ("read", "What each route's calls cost", (), None, {200: {"type": "object"}}),
     "read_scaling": (
         "read",
         "Backlog and wanted workers by lane",

@@ -77,9 +77,13 @@ class WireServices:
     options: DoorOptions
 
 
+def _no_prices(_at_s: float) -> dict[str, Any]:
+    return {"items": [], "next": None}
+
+
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """The objects the API works with."""
+    """The objects the API works with; `prices` shows what routes cost at a time, seconds since the epoch."""
 
     database: Database
     accepts: Accepts
@@ -95,3 +99,4 @@ class ApiServices:
     options: ApiOptions = ApiOptions()
     route_facts: Callable[[], dict[str, Any]] = dict
     wire: WireServices | None = None
+    prices: Callable[[float], dict[str, Any]] = _no_prices

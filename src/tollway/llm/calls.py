@@ -9,7 +9,7 @@ from tollway.domain.errors import LlmError
 from tollway.domain.llm import Completion, LlmRequest
 from tollway.llm.channel import Channel
 from tollway.llm.providers.wire import Wire, vendor_message, vendor_wait
-from tollway.spend.prices import ModelPrice
+from tollway.spend.model_price import ModelPrice
 
 _TRY_AGAIN = (408, 409, 425)
 # Said by servers that lack an operation, as llama.cpp without embeddings: it is the request that asks too much.

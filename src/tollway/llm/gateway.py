@@ -19,7 +19,8 @@ from tollway.llm.providers.wire import Wire
 from tollway.llm.streams import CallStream
 from tollway.llm.tiers import Tiers
 from tollway.llm.transport import Transport, TransportOptions
-from tollway.spend.prices import ModelPrice, Prices
+from tollway.spend.model_price import ModelPrice
+from tollway.spend.prices import Prices
 
 Heard = Callable[[Mapping[bytes, bytes]], None]
 

@@ -18,6 +18,7 @@ from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.news import News
 from tollway.domain.shifts import Shift
 from tollway.record.agents import AgentRecord, agent_record
+from tollway.record.budgets import BudgetsOf, budgets_by_tenant
 from tollway.record.database import Database
 from tollway.record.keys import KeyRecord
 from tollway.record.processes import (
@@ -46,6 +47,7 @@ class SettingsSnapshot:
     tenants: Mapping[str, TenantRecord] = field(default_factory=dict)
     agents: tuple[AgentRecord, ...] = ()
     shifts: tuple[Shift, ...] = ()
+    budgets: BudgetsOf = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ async def read_settings(database: Database) -> SettingsSnapshot:
         tenants = await connection.fetch(query("list_tenants"))
         agents = await connection.fetch(query("list_agents"))
         shifts = await connection.fetch(query("list_shifts"))
+        budgets = await connection.fetch(query("list_budgets"))
     return SettingsSnapshot(
         version=version,
         keys={
@@ -73,6 +76,7 @@ async def read_settings(database: Database) -> SettingsSnapshot:
         tenants={row["id"]: tenant_record(row) for row in tenants},
         agents=tuple(agent_record(row) for row in agents),
         shifts=tuple(shift_record(row) for row in shifts),
+        budgets=budgets_by_tenant(budgets),
     )
 
 

@@ -200,6 +200,19 @@ class RunJournal:
         self.on_park(replace(parked, delay_s=wait_s))
         await asyncio.Future()
 
+    def afford(self, nano: int) -> None:
+        """Reserve the worst case of a step in the run's own budget, until `give_back`. Raises LlmError, final."""
+        limit = self.claim.budget_nano
+        if limit is not None and self.spent_nano + self.reserved_nano + nano > limit:
+            said = f"({nano / 1e9:.6f} USD at worst, {self.spent_nano / 1e9:.6f} spent)"
+            message = f"the run's budget of {limit / 1e9:.6f} USD does not cover this call {said}"
+            raise LlmError("budget_exhausted", message, final=True)
+        self.reserved_nano += nano
+
+    def give_back(self, nano: int) -> None:
+        """What `afford` reserved is not needed any more, or is in the ledger now."""
+        self.reserved_nano -= nano
+
     def stood_on(self, rungs: Sequence[str]) -> None:
         """Remember the rungs of degradation that an answer of this run stood on."""
         for rung in rungs:
@@ -314,7 +327,7 @@ class RunJournal:
                 step.n, "failed", at, None, "stopped before it began", step.reserved.route, 0, Usage(), 0
             )
             write.outcomes.append(outcome)
-            if step.kind == StepKind.LLM:
+            if step.paid:
                 write.entries.append(entry_of(step, "release", 0, at))
             self._tell_outcome(write, outcome)
 
@@ -327,7 +340,7 @@ class RunJournal:
         """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
         data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved.nano}}}'
         self._tell(write, "step.unknown", data, at)
-        if step.kind == StepKind.LLM:
+        if step.paid:
             write.entries.append(entry_of(step, "unknown", step.reserved.nano, at))
 
     def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":

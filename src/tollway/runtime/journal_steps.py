@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from tollway.domain.llm import Usage
+from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
 from tollway.record.writes import Entry, Reservation
 
@@ -35,6 +36,11 @@ class OpenStep(msgspec.Struct):
     begun: bool
     found: bool = False
     left: bool = False
+
+    @property
+    def paid(self) -> bool:
+        """Whether its end wants an entry in the ledger: it is a call to a provider, or had money reserved."""
+        return self.kind == StepKind.LLM or self.reserved.nano > 0
 
 
 class Closable(Protocol):

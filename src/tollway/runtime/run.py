@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.scope import Scope, scope_now
 from tollway.runtime.step_books import Recorded
 from tollway.runtime.steps import Ask, LlmSteps, StreamedStep
+from tollway.runtime.task_books import declared_nano
 from tollway.runtime.tasks import Task, TaskSteps
 from tollway.runtime.wire import RunWire
 
@@ -157,6 +159,7 @@ class Run:
         on_unknown: str = "retry",
         dependency: str | None = None,
         optional: bool = False,
+        cost_usd: float | Decimal = 0,
     ) -> Coroutine[Any, Any, Any]:
         """Journal a function: it runs once, and a replay returns what it returned (as JSON carries it).
 
@@ -169,8 +172,12 @@ class Run:
         `dependency` names the service that the function calls. What becomes of the calls feeds its breaker; while that
         is open the run parks here, or, where the task is `optional`, goes on without it: the task is skipped, and None
         returned.
+
+        `cost_usd` is what each call of the function costs, as of a paid API: reserved within the run's budget before
+        it (LlmError `budget_exhausted`), and in the ledger once it has begun, whatever came of it.
         """
-        task = Task(name, fn, args, on_unknown, cache_ttl, dependency, optional)
+        cost_nano = declared_nano(cost_usd)
+        task = Task(name, fn, args, on_unknown, cache_ttl, dependency, optional, cost_nano)
         return self._services.tasks.do(self._journal, task)
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:

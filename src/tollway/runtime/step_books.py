@@ -81,20 +81,12 @@ class StepBooks:
         """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
         journal.first_tier = journal.first_tier or self._tier
-        limit = journal.claim.budget_nano
-        if limit is not None and journal.spent_nano + journal.reserved_nano + plan.reserve_nano > limit:
-            raise LlmError(
-                "budget_exhausted",
-                f"the run's budget of {limit / 1e9:.6f} USD does not cover this call "
-                f"({plan.reserve_nano / 1e9:.6f} USD at worst, {journal.spent_nano / 1e9:.6f} spent)",
-                final=True,
-            )
+        journal.afford(plan.reserve_nano)
         call_id = self._ids.new()
-        journal.reserved_nano += plan.reserve_nano
         try:
             await self._intend(call_id, reservation(plan))
         except BaseException:
-            journal.reserved_nano -= plan.reserve_nano
+            journal.give_back(plan.reserve_nano)
             raise
         if plan.instead_of is not None:
             self._tell_fallback(plan, *plan.instead_of)
@@ -102,7 +94,7 @@ class StepBooks:
 
     def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
         """Write the outcome of a call that came back whole. Raises LlmError `invalid_answer`."""
-        self._journal.reserved_nano -= plan.reserve_nano
+        self._journal.give_back(plan.reserve_nano)
         misfit = self._misfit(result.completion.text)
         if misfit is not None:
             self._outcome(call_id, plan, result, None, misfit)
@@ -116,7 +108,7 @@ class StepBooks:
         being handed back leaves its intent as it stands.
         """
         journal = self._journal
-        journal.reserved_nano -= plan.reserve_nano
+        journal.give_back(plan.reserve_nano)
         if journal.fenced is not None or (error is None and journal.hands_off):
             return
         usage = (error.usage if error is not None else None) or _NOTHING

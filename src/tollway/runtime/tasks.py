@@ -3,6 +3,8 @@
 Where it names a dependency whose breaker is open, the run parks, or the task is skipped; a skip is a step like any
 other, done without a result, so that a replay skips it too.
 
+A declared cost is money as that of a call to a model: see `task_books`.
+
 With a time to live the result is cached too, for every run of the same tenant and agent version: a hit is a step like
 any other, intended and settled, but the function is not run.
 """
@@ -20,18 +22,20 @@ from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, Usage
 from tollway.domain.texts import storable
 from tollway.llm.cache.answers import KeptResult
-from tollway.llm.cache.exact import ExactCache
+from tollway.llm.cache.exact import FLIGHT, HIT, SHARED_HIT, ExactCache
 from tollway.llm.cache.fingerprint import task_fingerprint
 from tollway.record.writes import StepOutcome
 from tollway.runtime.dependencies import AGAIN_S, Dependencies, Passage, checked_dependency, parked
 from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_steps import Step
+from tollway.runtime.task_books import TaskBooks
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
 _MESSAGE_MAX = 2000
 _NEAR_S = 1.0
 _LOOK_S = 0.1
+_HOW = {HIT: "exact", SHARED_HIT: "exact", FLIGHT: "flight"}
 
 SKIPPED = "skipped"
 """The rung of a run that went on without an optional task; with its dependency, the `error` of the step."""
@@ -42,7 +46,7 @@ _encode = msgspec.json.encode
 class Task(msgspec.Struct, frozen=True):
     """A function to journal, as the agent named it. `on_unknown` is `retry` or `fail`; `cache_ttl` is in seconds.
 
-    While the breaker of `dependency` is open, an `optional` one is skipped.
+    While the breaker of `dependency` is open, an `optional` one is skipped. `cost_nano` is what each call of it costs.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Task(msgspec.Struct, frozen=True):
     cache_ttl: float | None = None
     dependency: str | None = None
     optional: bool = False
+    cost_nano: int = 0
 
     async def call(self, passage: Passage | None = None) -> bytes:
         """Call it, in the loop if it is async and else in a thread; what it returned, as JSON.
@@ -128,18 +133,22 @@ class TaskSteps:
     async def _through(
         self, journal: RunJournal, step: Step, task: Task, place: _Place | None, passage: Passage | None
     ) -> Any:
-        n, durable = journal.intend(step, self._ids.new())
-        await journal.begin(n, durable)
+        books = TaskBooks(journal, step, self._ids.new(), task.cost_nano)
+        kept = await self._kept(place) if place is not None and task.cost_nano else None
+        await books.intend(paid=kept is None)
         try:
-            result, cached = await self._result(task, place, passage)
+            result, cached = kept or await self._result(task, place, passage, books)
         except asyncio.CancelledError:
             if not journal.hands_off:
-                self._settle(journal, n, "failed", None, "cancelled")
+                self._count("failed")
+            books.end("failed", None, "cancelled", cut=True)
             raise
         except Exception as error:
-            self._settle(journal, n, "failed", None, storable(f"{type(error).__name__}: {error}", _MESSAGE_MAX))
+            self._count("failed")
+            books.end("failed", None, storable(f"{type(error).__name__}: {error}", _MESSAGE_MAX))
             raise
-        self._settle(journal, n, "done", result, None, cached=cached)
+        self._count("done")
+        books.end("done", result, None, cached=cached)
         return msgspec.json.decode(result)
 
     async def _enter(
@@ -152,7 +161,7 @@ class TaskSteps:
         passage = self._dependencies.enter(dependency)
         if passage is not None:
             return True, passage
-        if place is not None and (self._cache.peek(place.key) or await self._cache.find(place.key)) is not None:
+        if place is not None and await self._find(place) is not None:
             return True, None
         if task.optional:
             return False, None
@@ -183,25 +192,39 @@ class TaskSteps:
         at = journal.moment()
         journal.settle(StepOutcome(n, "done", at, b"null", rung, None, 0, _NOTHING, 0), ())
 
-    async def _result(self, task: Task, place: _Place | None, passage: Passage | None) -> tuple[bytes, bool]:
-        """What the task returned, now or when it was cached; and whether it was."""
-        if place is None:
-            return await task.call(passage), False
+    async def _result(
+        self, task: Task, place: _Place | None, passage: Passage | None, books: TaskBooks
+    ) -> tuple[bytes, str | None]:
+        """What the task returned, now or when it was cached; and how it was, None if it was not."""
 
         async def make() -> KeptResult:
+            books.begins()
             return KeptResult(await task.call(passage))
 
+        if place is None:
+            return (await make()).result, None
         found = await self._cache.through(place.key, place.caller, make, place.ttl_s)
         self._metrics.task_cache.add(found.result)
-        return found.value.result, found.cached
+        return found.value.result, _HOW.get(found.result)
 
-    def _settle(
-        self, journal: RunJournal, n: int, state: str, result: bytes | None, error: str | None, *, cached: bool = False
-    ) -> None:
+    async def _kept(self, place: _Place) -> tuple[bytes, str] | None:
+        """A cached result, asked for before money is reserved: it needs none."""
+        found = await self._find(place)
+        if found is None:
+            return None
+        value, result = found
+        self._metrics.task_cache.add(result)
+        return value.result, _HOW[result]
+
+    async def _find(self, place: _Place) -> tuple[KeptResult, str] | None:
+        value = self._cache.peek(place.key)
+        if value is not None:
+            return value, HIT
+        value = await self._cache.find(place.key)
+        return None if value is None else (value, SHARED_HIT)
+
+    def _count(self, state: str) -> None:
         self._metrics.steps.add("task", state)
-        if journal.fenced is None:
-            at = journal.moment()
-            journal.settle(StepOutcome(n, state, at, result, error, None, 0, _NOTHING, 0, cached=cached), ())
 
 
 def _place(journal: RunJournal, task: Task, ttl_s: float) -> _Place:

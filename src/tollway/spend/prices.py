@@ -1,92 +1,53 @@
-"""What a token costs: prices of the configuration first, else those bundled with genai-prices, never downloaded.
+"""What a model costs: prices of the configuration first, else those bundled with genai-prices, never downloaded.
 
-Money is exact: rates are integer nano-dollars per million tokens, and a call's cost is rounded half up once, at the
-end. A vendor's price steps (dearer above a number of input tokens) hold for all tokens of the call, as vendors charge.
+configured, and begun  ─▶ the latest that began            version `config@2026-01-01`, `config` without a day
+else in the list       ─▶ that of its day, or time of day   version `genai-prices/1.2.3`
+else                   ─▶ refused, or the stated worst case  version `worst-case`
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 
-from tollway.config import Price
+from tollway.config import Price, Spend
 from tollway.domain import money
 from tollway.domain.errors import ConfigError
-from tollway.domain.llm import Usage
+from tollway.spend.bundled import bundled, bundled_window
+from tollway.spend.model_price import ModelPrice, Rates
+from tollway.telemetry.logs import get_logger
 
-if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice as VendorPrice
+CONFIG = "config"
+BUNDLED = "genai-prices"
+WORST_CASE = "worst-case"
 
-_MILLION = 1_000_000
-_FLAT_FEES = ("requests_kcount",)
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Nano-dollars per million tokens of each sort."""
-
-    input: int
-    output: int
-    cached_input: int
-    cache_write: int
-    cache_write_long: int
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelPrice:
-    """The price of a model at one time. `steps` are (input tokens, rates above them), the highest first.
+class Quote:
+    """A price, its `source` (config, genai-prices or worst-case), and the day it holds from, None: always.
 
-    `version` says where the price comes from, for the ledger.
+    `configured` is what the configuration says of it; `turns` are times after which another price may hold.
     """
 
-    base: Rates
-    version: str
-    steps: tuple[tuple[int, Rates], ...] = ()
-
-    def rates(self, input_tokens: int) -> Rates:
-        """What a call of so many input tokens pays for each of its tokens."""
-        for above, rates in self.steps:
-            if input_tokens > above:
-                return rates
-        return self.base
-
-    def cost_nano(self, usage: Usage) -> int:
-        """What the call costs, in nano-dollars, rounded half up."""
-        rates = self.rates(usage.input_tokens) if self.steps else self.base
-        total = usage.output_tokens * rates.output
-        if not (usage.cached_tokens or usage.cache_write_tokens):
-            return (total + usage.input_tokens * rates.input + _MILLION // 2) // _MILLION
-        cached = min(usage.cached_tokens, usage.input_tokens)
-        written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-        long = min(usage.cache_write_long_tokens, written)
-        total += (usage.input_tokens - cached - written) * rates.input + cached * rates.cached_input
-        total += (written - long) * rates.cache_write + long * rates.cache_write_long
-        return (total + _MILLION // 2) // _MILLION
-
-    def prompt_saving_nano(self, usage: Usage) -> int:
-        """What the vendor's prompt cache took off the call, in nano-dollars; below 0 where writing to it cost more."""
-        if not (usage.cached_tokens or usage.cache_write_tokens):
-            return 0
-        rates = self.rates(usage.input_tokens) if self.steps else self.base
-        plain = usage.output_tokens * rates.output + usage.input_tokens * rates.input
-        return (plain + _MILLION // 2) // _MILLION - self.cost_nano(usage)
-
-    def worst_nano(self, input_tokens: int, output_tokens_max: int, *, caches: bool = True) -> int:
-        """The most a call of this size can cost: its output in full, its input uncached or, if it `caches`, written."""
-        rates = self.rates(input_tokens)
-        dearest = max(rates.input, rates.cached_input)
-        if caches:
-            dearest = max(dearest, rates.cache_write, rates.cache_write_long)
-        return -(-(input_tokens * dearest + output_tokens_max * rates.output) // _MILLION)
+    price: ModelPrice
+    source: str
+    since: date | None = None
+    configured: Price | None = None
+    turns: tuple[datetime, ...] = ()
 
 
 class Prices:
     """Looks prices up. Prices change at whole UTC minutes only, so one look-up serves a minute of calls."""
 
-    def __init__(self, overrides: Mapping[str, Price]) -> None:
+    def __init__(self, overrides: Mapping[str, Price | Sequence[Price]], spend: Spend | None = None) -> None:
         """`overrides` are keyed by "provider/model", the provider's name as configured."""
-        self._overrides = overrides
+        self._overrides = {
+            name: (given,) if isinstance(given, Price) else tuple(given) for name, given in overrides.items()
+        }
+        self._worst = _worst_case(spend) if spend is not None and spend.unknown_model == "worst" else None
+        self._warned: set[str] = set()
         self._current: dict[tuple[str, str], tuple[int, ModelPrice]] = {}
 
     def price(self, provider_name: str, provider_kind: str, model: str, at_s: float) -> ModelPrice:
@@ -96,95 +57,88 @@ class Prices:
         current = self._current.get(key)
         if current is not None and current[0] == minute:
             return current[1]
-        price = self._find(provider_name, provider_kind, model, datetime.fromtimestamp(at_s, UTC))
-        self._current[key] = (minute, price)
-        return price
+        quote = self._find(provider_name, provider_kind, model, datetime.fromtimestamp(at_s, UTC))
+        if quote.source == WORST_CASE:
+            self._warn(f"{provider_name}/{model}")
+        self._current[key] = (minute, quote.price)
+        return quote.price
+
+    def quote(self, provider_name: str, provider_kind: str, model: str, at_s: float) -> Quote:
+        """The price in force with where it comes from. Raises ConfigError for a model that has none."""
+        return self._find(provider_name, provider_kind, model, datetime.fromtimestamp(at_s, UTC))
+
+    def changes_at(self, provider_name: str, provider_kind: str, model: str, at_s: float) -> datetime | None:
+        """When another price is next due, as far as anybody knows. Raises ConfigError for a model that has none."""
+        at = datetime.fromtimestamp(at_s, UTC)
+        now = self._find(provider_name, provider_kind, model, at)
+        for turn in now.turns:
+            if self._find(provider_name, provider_kind, model, turn).price != now.price:
+                return turn
+        return None
 
     def context_tokens(self, provider_name: str, provider_kind: str, model: str) -> int | None:
         """The model's window as the bundled list has it; None for a model priced in the configuration, or unknown."""
         if f"{provider_name}/{model}" in self._overrides:
             return None
-        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - takes 0.8 s
+        return bundled_window(provider_kind, model)
 
-        try:
-            window = get_snapshot().find_provider_model(model, None, provider_kind, None)[1].context_window
-        except LookupError:
-            return None
-        return None if window is None else int(window)
-
-    def _find(self, provider_name: str, provider_kind: str, model: str, at: datetime) -> ModelPrice:
+    def _find(self, provider_name: str, provider_kind: str, model: str, at: datetime) -> Quote:
         name = f"{provider_name}/{model}"
-        override = self._overrides.get(name)
-        if override is not None and (
-            override.since is None or at >= datetime.combine(override.since, time.min, tzinfo=UTC)
-        ):
-            return _configured(override)
-        vendor = _bundled(provider_kind, model, at)
-        if vendor is None:
-            begins = f" that begins on or before {at.date()}" if override is not None else ""
-            raise ConfigError(
-                "routes.model",
-                name,
-                f'its price is not known; add [prices."{name}"] with input_usd_per_mtok and output_usd_per_mtok'
-                + begins,
-            )
-        return vendor
+        overrides = self._overrides.get(name, ())
+        begun = [price for price in overrides if price.since is None or _midnight(price.since) <= at]
+        turns = sorted(_midnight(price.since) for price in overrides if price.since is not None and price not in begun)
+        if begun:
+            held = max(begun, key=lambda price: price.since or date.min)
+            return Quote(_configured(held), CONFIG, held.since, held, tuple(turns))
+        listed = bundled(provider_kind, model, at)
+        if listed is not None:
+            return Quote(listed.price, BUNDLED, listed.since, turns=tuple(sorted({*turns, *listed.turns})))
+        if self._worst is not None:
+            return Quote(self._worst, WORST_CASE, turns=tuple(turns))
+        begins = f" that begins on or before {at.date()}" if overrides else ""
+        raise ConfigError(
+            "routes.model",
+            name,
+            f'its price is not known; add [prices."{name}"] with input_usd_per_mtok and output_usd_per_mtok{begins}, '
+            'or have unknown models priced at a worst case: [spend] unknown_model = "worst"',
+        )
+
+    def _warn(self, name: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            log.warning("price.worst_case", model=name, remedy=f'add [prices."{name}"] with what it really costs')
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, tzinfo=UTC)
+
+
+def _worst_case(spend: Spend) -> ModelPrice:
+    worst = spend.worst_input_usd_per_mtok, spend.worst_output_usd_per_mtok
+    tokens_in, tokens_out = (money.nano(Decimal(0) if stated is None else stated) for stated in worst)
+    rates = Rates(tokens_in, tokens_out, cached_input=tokens_in, cache_write=tokens_in, cache_write_long=tokens_in)
+    return ModelPrice(rates, WORST_CASE)
 
 
 def _configured(price: Price) -> ModelPrice:
-    base = money.nano(price.input_usd_per_mtok)
-    cached = price.cached_input_usd_per_mtok
+    share = Decimal(0)
+    version = f"{CONFIG}@{price.since}" if price.since else CONFIG
+    if price.usd_per_hour is not None and price.mtok_per_hour is not None:
+        share = price.usd_per_hour / price.mtok_per_hour
+        version += f" ({price.usd_per_hour.normalize():f} USD/h over {price.mtok_per_hour.normalize():f} Mtok/h)"
+    base = money.nano(price.input_usd_per_mtok + share)
+
+    def rate(usd_per_mtok: Decimal | None) -> int:
+        return base if usd_per_mtok is None else money.nano(usd_per_mtok + share)
+
+    reasoning = price.reasoning_usd_per_mtok
+    written = rate(price.cache_write_usd_per_mtok)
     rates = Rates(
         input=base,
-        output=money.nano(price.output_usd_per_mtok),
-        cached_input=base if cached is None else money.nano(cached),
-        cache_write=base,
-        cache_write_long=base,
+        output=money.nano(price.output_usd_per_mtok + share),
+        cached_input=rate(price.cached_input_usd_per_mtok),
+        cache_write=written,
+        cache_write_long=written,
+        reasoning=None if reasoning is None else money.nano(reasoning + share),
     )
-    return ModelPrice(rates, f"config@{price.since}" if price.since else "config")
-
-
-def _bundled(kind: str, model: str, at: datetime) -> ModelPrice | None:
-    """The price genai-prices ships, or None if it has none that tokens alone decide."""
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - takes 0.8 s, and only unpriced models need it
-
-    try:
-        _, found = get_snapshot().find_provider_model(model, None, kind, None)
-    except LookupError:
-        return None
-    if not found.prices:
-        return None
-    vendor = found.get_prices(at)
-    if vendor.input_mtok is None or vendor.output_mtok is None or any(getattr(vendor, fee) for fee in _FLAT_FEES):
-        return None
-    return _converted(vendor)
-
-
-def _converted(vendor: "VendorPrice") -> ModelPrice:
-    values = [value for value in vendor.__dict__.values() if hasattr(value, "tiers")]
-    starts = sorted({tier.start for value in values for tier in value.tiers}, reverse=True)
-    steps = tuple((start, _rates(vendor, start + 1)) for start in starts)
-    return ModelPrice(_rates(vendor, 0), f"genai-prices/{version('genai-prices')}", steps)
-
-
-def _rates(vendor: "VendorPrice", input_tokens: int) -> Rates:
-    base = _rate(vendor.input_mtok, input_tokens, 0)
-    write = _rate(vendor.cache_write_mtok, input_tokens, base)
-    return Rates(
-        input=base,
-        output=_rate(vendor.output_mtok, input_tokens, 0),
-        cached_input=_rate(vendor.cache_read_mtok, input_tokens, base),
-        cache_write=write,
-        cache_write_long=_rate(vendor.cache_write_1h_mtok, input_tokens, write),
-    )
-
-
-def _rate(value: object, input_tokens: int, otherwise: int) -> int:
-    from genai_prices.types import TieredPrices  # noqa: PLC0415 - as above
-
-    if value is None:
-        return otherwise
-    if isinstance(value, TieredPrices):
-        reached = [tier.price for tier in value.tiers if input_tokens > tier.start]
-        return money.nano(reached[-1] if reached else value.base)
-    return money.nano(value)  # type: ignore[arg-type]
+    return ModelPrice(rates, version, per_call_nano=money.nano(price.per_call_usd or Decimal(0)))

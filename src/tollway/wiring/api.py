@@ -15,6 +15,7 @@ from tollway.ingress.services import ApiOptions, ApiServices, LaneLimits, WireSe
 from tollway.ingress.wire.catalogue import ModelCatalogue
 from tollway.outbound.sse import EventStreams
 from tollway.record.accept import Accepts
+from tollway.record.budgets import BudgetBoard
 from tollway.record.cancel import tell_cancelled
 from tollway.record.keys import ensure_admin_key
 from tollway.record.quotas import TokenBook
@@ -24,7 +25,7 @@ from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
-from tollway.wiring.llm import llm_path
+from tollway.wiring.llm import llm_path, make_price_list
 from tollway.wiring.wire import door_options
 
 log = get_logger(__name__)
@@ -41,9 +42,11 @@ async def run_api(settings: Settings, workers_expected: int = 0, *, wire_only: b
     listener = listen(settings.server.host, settings.server.port)
     async with base(settings, "api") as parts:
         shifts = ShiftBoard(parts.database, parts.broadcast)
+        budgets = BudgetBoard(parts.database, parts.broadcast)
         tokens = TokenBook(parts.database, parts.broadcast, parts.clock, reads=True)
         async with _wire(parts, shifts, tokens, needed=wire_only) as wire:
             api = _make_api(parts, shifts, tokens, wire, _options(settings, workers_expected, wire_only=wire_only))
+            api.services.sync.on_change(lambda snapshot: budgets.take(snapshot.budgets, snapshot.version))
             given = os.environ.get("TOLLWAY_ADMIN_KEY")
             if given:
                 await ensure_admin_key(parts.database, given)
@@ -118,5 +121,6 @@ def _make_api(
         options,
         route_facts,
         wire,
+        make_price_list(settings).shown,
     )
     return create_app(services)

@@ -19,6 +19,7 @@ from tollway.llm.shifts import shifted
 from tollway.record.database import Database
 from tollway.record.quotas import TokenBook
 from tollway.record.shifts import ShiftBoard
+from tollway.spend.price_list import PriceList
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
 from tollway.wiring.base import Base
@@ -30,7 +31,17 @@ _PROCESS_MASK = (1 << 62) - 1
 def make_gateway(settings: Settings, clock: AnchoredClock) -> Gateway:
     """The way to the providers. Raises ConfigError for a route that could never be called."""
     options = GatewayOptions(clock=clock, tiers=settings.tiers)
-    return Gateway(settings.routes, settings.providers, Prices(settings.prices), options)
+    return Gateway(settings.routes, settings.providers, make_prices(settings), options)
+
+
+def make_prices(settings: Settings) -> Prices:
+    """What models cost, by these settings."""
+    return Prices(settings.prices, settings.spend)
+
+
+def make_price_list(settings: Settings) -> PriceList:
+    """The prices of all routes, for whoever wants to see them."""
+    return PriceList(settings.routes, settings.providers, make_prices(settings), settings.llm.max_tokens_default)
 
 
 @dataclass(frozen=True, slots=True)

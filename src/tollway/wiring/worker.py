@@ -17,6 +17,7 @@ from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.llm.governor import Governor
 from tollway.queue.bulkheads import Bulkheads
 from tollway.record.agents import AgentRecord, publish_agents
+from tollway.record.budgets import BudgetBoard
 from tollway.record.claims import Claims
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
@@ -138,6 +139,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
     async with (
         base(settings, "worker") as parts,
         _shifts(parts) as shifts,
+        _budgets(parts) as budgets,
         _tokens(parts) as tokens,
         llm_path(parts, shifts, tokens) as path,
         run_wire(parts, path.governor) as wire,
@@ -164,6 +166,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             lambda lag_s: _late(worker, parts, lag_s),
         )
         heartbeat.on_settings(shifts.version_seen)
+        heartbeat.on_settings(budgets.version_seen)
         heartbeat.on_settings(tokens.version_seen)
         gates.doors.on_turn = heartbeat.soon
         gates.dependencies.board.start()
@@ -259,6 +262,16 @@ async def _shifts(parts: Base) -> AsyncIterator[ShiftBoard]:
         yield shifts
     finally:
         await shifts.stop()
+
+
+@asynccontextmanager
+async def _budgets(parts: Base) -> AsyncIterator[BudgetBoard]:
+    budgets = BudgetBoard(parts.database, parts.broadcast)
+    await budgets.start()
+    try:
+        yield budgets
+    finally:
+        await budgets.stop()
 
 
 @asynccontextmanager

@@ -14,7 +14,24 @@ from contract_server import KEY, RUN_ID, ContractServer, Reply, event, problem, 
 from tollway.cli import COMMANDS, LazyGroup, main
 
 RUN = f"/v1/runs/{RUN_ID}"
-CLIENT_COMMANDS = ("submit", "runs", "show", "cancel", "replay", "dead-letters", "tenant", "key", "shifts")
+CLIENT_COMMANDS = (
+    "submit",
+    "runs",
+    "show",
+    "cancel",
+    "replay",
+    "dead-letters",
+    "tenant",
+    "key",
+    "budget",
+    "shifts",
+    "prices",
+)
+BUDGET = {
+    "id": "7", "period": "month", "timezone": "Europe/Berlin", "agent": "triage", "lane": None, "task_type": None,
+    "key": None, "hard_usd": 100, "soft_usd": 80, "spent_usd": 12.5, "reserved_usd": 0.5, "left_usd": 87, "pct": 12.5,
+    "on_hard": "park", "ladder": [], "exhausted": False, "ends_at": "2026-02-28T23:00:00.000Z",
+}  # fmt: skip
 STEP = {
     "n": 1, "name": "classify", "kind": "llm", "state": "done", "attempt": 1, "route": "sim-fast", "cached": False,
     "input_tokens": 90, "output_tokens": 40, "cost_usd": 0.0000375, "calls": 1,
@@ -294,12 +311,57 @@ def test_shifts(server: ContractServer) -> None:
 
 
 def test_tenant_use(server: ContractServer) -> None:
-    """`tenant use` shows what is used beside its limit, and with `--json` the answer as it is."""
+    """`tenant use` shows what is used beside its limit, and the budgets below; with `--json` both in one."""
     use = {"tenant": "acme", "queued": 7, "running": 2, "tokens_min": None, "tokens_day": None}
     server.on("GET /v1/tenants/acme/use", Reply(200, use | {"limits": {"max_queued": 10}}))
+    server.on("GET /v1/tenants/acme/budgets", Reply(200, {"items": [BUDGET], "next": None}))
     told = {line.split()[0]: line.split()[1:] for line in tollway(server, "tenant", "use", "acme").output.splitlines()}
     assert (told["queued"], told["running"]) == (["7", "10"], ["2"])
-    assert json.loads(tollway(server, "tenant", "use", "acme", "--json").stdout)["limits"] == {"max_queued": 10}
+    assert told["7"][:5] == ["month", "Europe/Berlin", "agent", "triage", "100"]
+    shown = json.loads(tollway(server, "tenant", "use", "acme", "--json").stdout)
+    assert (shown["limits"], shown["budgets"]) == ({"max_queued": 10}, [BUDGET])
+
+
+def test_budgets(server: ContractServer) -> None:
+    """`budget set` makes a budget or changes what is given of its like, `none` lifts; `remove` ends one."""
+    week = {"period": "week", "timezone": "UTC", "hard_usd": 9}
+    shown = [BUDGET, dict.fromkeys(BUDGET) | week | {"id": "8", "exhausted": True}]
+    server.on("GET /v1/tenants/acme/budgets", Reply(200, {"items": shown, "next": None}))
+    server.on("PUT /v1/tenants/acme/budgets", Reply(200, {"items": [BUDGET], "next": None}))
+    kept = {
+        "period": "month", "timezone": "Europe/Berlin", "agent": "triage", "hard_usd": 100, "soft_usd": 80,
+        "on_hard": "park", "ladder": [],
+    }  # fmt: skip
+    assert "triage" in tollway(server, "budget", "list", "acme").output
+    assert json.loads(tollway(server, "budget", "list", "acme", "--json").stdout)["items"] == shown
+    like = ["--period", "month", "--timezone", "Europe/Berlin", "--agent", "triage"]
+    steps = [{"at_pct": 80, "rung": "lower_tier"}, {"at_pct": 100, "rung": "park"}]
+    for words, sent in (
+        (["set", *like, "--hard", "200"], [kept | {"hard_usd": 200}, week]),
+        (
+            ["set", *like, "--soft", "none", "--on-hard", "refuse"],
+            [kept | {"soft_usd": None, "on_hard": "refuse"}, week],
+        ),
+        (["set", *like, "--ladder", "80:lower_tier,100:park"], [kept | {"ladder": steps}, week]),
+        (
+            ["set", "--period", "total", "--soft", "5"],
+            [kept, week, {"period": "total", "timezone": "UTC", "soft_usd": 5}],
+        ),
+        (["remove", "--period", "week"], [kept]),
+    ):
+        command, *options = words
+        result = tollway(server, "budget", command, "acme", *options)
+        assert (result.exit_code, server.asked("PUT /v1/tenants/acme/budgets")[-1].body) == (0, {"budgets": sent})
+    asked = len(server.asked("PUT /v1/tenants/acme/budgets"))
+    for wrong in (
+        ["remove", "acme", "--period", "day"],
+        ["set", "acme", "--hard", "1"],
+        ["set", "acme", "--period", "day", "--hard", "much"],
+        ["set", "acme", "--period", "day", "--ladder", "park"],
+        ["set", "acme", "--period", "day", "--ladder", "80:jump"],
+    ):
+        assert tollway(server, "budget", *wrong).exit_code == 2
+    assert len(server.asked("PUT /v1/tenants/acme/budgets")) == asked
 
 
 def test_tenant_and_key(server: ContractServer) -> None:

@@ -70,7 +70,7 @@ def test_without_routes_the_simulated_provider_serves_all_tiers() -> None:
     assert settings.simulated
     assert settings.served_tiers == ("fast", "capable", "powerful")
     assert [route.model for route in settings.routes] == ["sim-fast", "sim-capable", "sim-powerful"]
-    price = settings.prices["sim/sim-capable"]
+    (price,) = settings.prices["sim/sim-capable"]
     assert (price.input_usd_per_mtok, price.output_usd_per_mtok) == (Decimal("0.15"), Decimal("0.60"))
 
 
@@ -128,7 +128,7 @@ def test_the_working_directorys_file_is_found(tmp_path: Path) -> None:
         (
             "TOLLWAY_PRICES__MY_OPENAI_GPT_4O__FROM",
             "2026-01-01",
-            lambda s: s.prices["my-openai/gpt-4o"].since.year == 2026,
+            lambda s: s.prices["my-openai/gpt-4o"][0].since.year == 2026,
         ),
         ("TOLLWAY_RETENTION__RUNS_DAYS", "0", lambda s: s.retention.runs_days == 0),
     ],

@@ -1,4 +1,6 @@
-"""The LLM path as all processes see it together."""
+"""The LLM path as all processes see it together, and what its calls cost."""
+
+import asyncio
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -25,3 +27,12 @@ async def routes(request: Request) -> Response:
     items = shown_routes(services.options.routes, [*others, services.route_facts()])
     dependencies = shown_dependencies(process.facts.get("dependencies") for process in sync.processes)
     return answer(200, {"items": items, "tiers": tier_shares(items), "dependencies": dependencies, "next": None})
+
+
+@router.get("/v1/prices", **describe("list_prices"))
+async def prices(request: Request) -> Response:
+    """Every route with the price its calls are charged now, where that comes from, and when it changes next."""
+    identify(request, "read")
+    services = context(request).services
+    found = await asyncio.to_thread(services.prices, services.clock.now())  # the bundled list takes a second to load
+    return answer(200, found)

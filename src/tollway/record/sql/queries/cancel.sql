@@ -49,7 +49,7 @@ with locked as materialized (
     select c.call_id, 'unknown', c.run_id, c.n, c.name, g.tenant, g.class, g.lane, e.key_id, nullif(e.metadata ->> 'task_type', ''),
         c.route, c.tier, c.asked, c.model, c.price_version, c.reserved_nano, true, c.ended_at
     from cut c join gone g on g.run_id = c.run_id join ended e on e.id = c.run_id
-    where c.kind = 'llm'
+    where c.kind = 'llm' or c.reserved_nano > 0
     on conflict (call_id, kind) do nothing
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)

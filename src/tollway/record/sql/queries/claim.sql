@@ -11,7 +11,9 @@
 -- Returns with each run (or one row without) the lines found empty, the least vtime and start, the lines looked at, whether there is
 -- more though the claim fell short (open lines not looked at, or one that got all its part of the claim), and the capped tenants that have no room left. (The range of ids is there to
 -- prune partitions.)
-with open_line as materialized (
+with standing as materialized ( -- read once: an old snapshot held elsewhere leaves hundreds of dead versions of such a row
+    select b.class, b.vtime, b.est_nano from flow_floor b where b.lane = $2 and b.class = any ($3::text[])
+), open_line as materialized (
     select f.class, f.tenant, f.vtime as seen, greatest(f.vtime, b.vtime) as vtime, f.head, t.max_running is not null as capped,
         coalesce(nullif(f.est_nano, 0), b.est_nano, 0) as est_nano,
         t.weight / case when cardinality($3) = 1 then 1 else (
@@ -19,7 +21,7 @@ with open_line as materialized (
             where s.tenant = f.tenant and s.lane = $2 and s.class = any ($3) and s.state = 0
         ) end as weight
     from unnest($3::text[], $5::float8[]) as c (class, floor)
-    left join flow_floor b on b.lane = $2 and b.class = c.class
+    left join standing b on b.class = c.class
     cross join lateral (
         select o.class, o.tenant, o.vtime, o.head, o.est_nano from flow o
         where o.lane = $2 and o.class = c.class and o.state = 0 and o.vtime >= c.floor and o.tenant <> all ($9::text[])
@@ -85,7 +87,7 @@ with open_line as materialized (
     from (
         select class, tenant, min(weight) as weight, sum(est_nano) as cost, max(place) as place from claimed group by class, tenant
     ) as s
-    left join flow_floor b on b.lane = $2 and b.class = s.class
+    left join standing b on b.class = s.class
     where f.lane = $2 and f.class = s.class and f.tenant = s.tenant
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
@@ -163,7 +165,10 @@ with ended as materialized (
 ), learned as materialized (
     select lane, class, power(0.9, sum(runs)) as kept, sum(cost) / sum(runs) as mean from ended where runs > 0 group by lane, class
 ), held as materialized (
-    select l.* from flow_floor b join learned l on b.lane = l.lane and b.class = l.class order by b.lane, b.class for no key update of b
+    select l.* from flow_floor b join learned l on b.lane = l.lane and b.class = l.class
+    where abs(l.mean - b.est_nano) >= 0.02 * b.est_nano
+    order by b.lane, b.class
+    for no key update of b
 )
 update flow_floor b
 set est_nano = greatest(1, case b.est_nano when 0 then h.mean else b.est_nano * h.kept + h.mean * (1 - h.kept) end)::bigint
