@@ -29,5 +29,5 @@ async def spender_of_many(run: tollway.Run, ticket: Ticket) -> dict[str, int]:
 @tollway.agent(tier="powerful", timeout=120, max_attempts=1)
 async def careful(run: tollway.Run, ticket: Ticket) -> dict[str, object]:
     """One call whose answer says on which rungs it stood."""
-    reply = await run.llm(f"Ticket {ticket['number']:>6}: what is it about?", max_tokens=16)
-    return {"route": reply.route, "tokens": reply.usage.output_tokens, "cached": reply.cached}
+    reply = await run.llm(f"Ticket {ticket['number']:>6}: what is it about?", max_tokens=64)
+    return {"route": reply.route, "tokens": reply.usage.output_tokens, "cached": bool(reply.cached)}

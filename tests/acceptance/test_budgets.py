@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -22,7 +23,31 @@ processes = 4
 slots = 250
 tenant_share_max = 1
 agent_share_max = 1
+
+[prices."sim/sim-capable"]
+input_usd_per_mtok = 0.40
+output_usd_per_mtok = 1.60
+
+[prices."sim/sim-powerful"]
+input_usd_per_mtok = 2.00
+output_usd_per_mtok = 8.00
 """
+LONG_TOKENS = 60
+PACE = {
+    "latency_s": 0.05,
+    "output_tokens": OUTPUT_TOKENS,
+    "models": {
+        "sim-capable": {
+            "output_tokens": LONG_TOKENS,
+            "prices": {"input_usd_per_mtok": 0.40, "output_usd_per_mtok": 1.60},
+        },
+        "sim-powerful": {
+            "output_tokens": LONG_TOKENS,
+            "prices": {"input_usd_per_mtok": 2.00, "output_usd_per_mtok": 8.00},
+        },
+    },
+}
+AMPLE_USD = 1000
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +59,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started = Stack(folder, "budget_agents", settings=SETTINGS)
     try:
         started.ready()
-        pace = {"latency_s": 0.05, "output_tokens": OUTPUT_TOKENS}
-        assert started.sim.post("/sim/config", pace).status == 200
+        assert started.sim.post("/sim/config", PACE).status == 200
         yield started
         assert started.stop() == 0, started.tail()
     finally:
@@ -92,15 +116,129 @@ def test_a_runs_own_budget_holds_for_500_calls_at_once(stack: Stack) -> None:
     assert run["output"] == {"made": spent // CALL_NANO, "budget_exhausted": 500 - spent // CALL_NANO}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rung", "route", "tokens"),
+    [
+        ("alert", "sim-powerful", LONG_TOKENS),
+        ("throttle", "sim-powerful", LONG_TOKENS),
+        ("lower_tier", "sim-capable", LONG_TOKENS),
+        ("fewer_tokens", "sim-powerful", 32),
+    ],
+)
+def test_a_rung_serves_and_says_so(stack: Stack, rung: str, route: str, tokens: int) -> None:
+    """P12: on a mild rung a run succeeds, served as the rung has it; its document, an event and a metric say so."""
+    client = tenant(stack, rung)
+    force(stack, rung, budget(stack, rung, hard_usd=AMPLE_USD), rung)
+    numbers = count()
+
+    def stood() -> Any:
+        run = client.result("careful", {"number": str(next(numbers))})
+        return rung in run["degraded"] and run
+
+    run = until(stood, f"a run on the rung {rung}")
+    assert run["state"] == "succeeded"
+    assert run["output"] == {"route": route, "tokens": tokens, "cached": False}
+    told = [event["data"] for event in client.events(run["id"]) if event["type"] == "degraded"]
+    assert rung in [data["rung"] for data in told]
+    until(lambda: f'tollway_degraded_total{{rung="{rung}"}}' in metrics(stack), "the metric")
+
+
+@pytest.mark.slow
+def test_only_kept_answers_are_given(stack: Stack) -> None:
+    """P12: on `cached_only` what was asked before is answered, at no cost; a new question waits for the rung's end."""
+    client = tenant(stack, "frugal")
+    made = budget(stack, "frugal", hard_usd=AMPLE_USD)
+    assert client.result("careful", {"number": "1"})["output"]["cached"] is False
+    force(stack, "frugal", made, "cached_only")
+    waits = until(lambda: waiting(client, client.submit("careful", {"number": "2"})["id"]), "a run that waits")
+    before = charged(stack)
+    assert client.result("careful", {"number": "1"})["output"]["cached"] is True
+    assert charged(stack) == before
+    force(stack, "frugal", made)
+    assert client.ended(waits["id"])["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_parked_budget_is_let_go_by_hand(stack: Stack) -> None:
+    """P8, P12: on `park` runs wait and say why; once it is not forced any more they go on."""
+    client = tenant(stack, "parked")
+    made = budget(stack, "parked", hard_usd=AMPLE_USD)
+    force(stack, "parked", made, "park")
+    waits = until(lambda: waiting(client, client.submit("careful", {"number": "1"})["id"]), "a run that waits")
+    force(stack, "parked", made)
+    assert client.ended(waits["id"])["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_refusing_budget_refuses_at_the_door(stack: Stack) -> None:
+    """P11, P12: on `refuse` the door answers 403 with the time at which it opens, runs and the wire alike."""
+    client = tenant(stack, "shut")
+    force(stack, "shut", budget(stack, "shut", period="day", hard_usd=AMPLE_USD), "refuse")
+    assert until(lambda: refused(client), "the door to close").problem(403, "budget_exhausted")["opens_at"] > "2026"
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
+    assert client.post("/v1/chat/completions", body).status == 403
+
+
+@pytest.mark.slow
+def test_what_was_spent_leads_down_the_ladder(stack: Stack) -> None:
+    """P12: at its threshold of what was spent, and not before, a rung holds; lifted by hand it does not."""
+    client = tenant(stack, "ladder")
+    tenth = [{"at_pct": 10, "rung": "lower_tier"}]
+    made = budget(stack, "ladder", hard_usd=0.02, ladder=tenth)
+    numbers = count()
+
+    def served_by(route: str) -> bool:
+        early = spent(stack, "ladder") < 0.1 * 0.02e9
+        run = client.result("careful", {"number": str(next(numbers))})
+        assert run["output"]["route"] == "sim-powerful" or not early
+        return bool(run["output"]["route"] == route)
+
+    assert served_by("sim-powerful")
+    until(lambda: served_by("sim-capable"), "the lower tier")
+    assert spent(stack, "ladder") >= 0.1 * 0.02e9
+    answer = stack.http.call("PUT", f"/v1/tenants/ladder/budgets/{made}/rungs", {"lifted": ["lower_tier"]})
+    assert answer.status == 200, answer.body
+    until(lambda: served_by("sim-powerful"), "the tier that was asked for")
+
+
 def tenant(stack: Stack, name: str) -> Http:
     """A client with a key of a new tenant."""
     return stack.http.make_key(name, "submit", "read")
 
 
-def budget(stack: Stack, name: str, period: str = "total", **fields: Any) -> None:
-    """Set a tenant's only budget."""
+def budget(stack: Stack, name: str, period: str = "total", **fields: Any) -> int:
+    """Set a tenant's only budget; its id."""
     answer = stack.http.call("PUT", f"/v1/tenants/{name}/budgets", {"budgets": [{"period": period, **fields}]})
     assert answer.status == 200, answer.body
+    return int(answer.json["items"][0]["id"])
+
+
+def force(stack: Stack, name: str, budget_id: int, *rungs: str) -> None:
+    """Force rungs of a budget by hand, and no others."""
+    answer = stack.http.call("PUT", f"/v1/tenants/{name}/budgets/{budget_id}/rungs", {"forced": list(rungs)})
+    assert answer.status == 200, answer.body
+
+
+def spent(stack: Stack, name: str) -> int:
+    """What was spent of a tenant's only budget, nano-dollars."""
+    return int(stack.http.items(f"/v1/tenants/{name}/budgets")[0]["spent_nano"])
+
+
+def waiting(client: Http, run_id: str) -> Any:
+    """The run if it waits for money; None if it has ended."""
+
+    def settled() -> Any:
+        run = client.run(run_id)
+        return (run["state"] in FINAL or _says_why(run)) and run
+
+    run = until(settled, "a run that ends or waits")
+    return None if run["state"] in FINAL else run
+
+
+def metrics(stack: Stack) -> str:
+    """The metrics of all processes."""
+    return stack.http.get("/metrics").body.decode()
 
 
 def submit(client: Http, count: int) -> None:

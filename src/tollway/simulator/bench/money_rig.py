@@ -1,11 +1,9 @@
-"""What money costs in the record: the same intents and ends of runs written with it and without, batch by batch in turn."""
+"""What money costs in the record: the same intents and ends of runs written with it and without, in turn."""
 
-import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import cycle, repeat
+from itertools import repeat
 from uuid import UUID
 
 from tollway.domain.ids import IdMaker
@@ -13,10 +11,11 @@ from tollway.domain.llm import Usage
 from tollway.record.claims import Claim
 from tollway.record.rollup import Rollup
 from tollway.record.writes import Ending, Entry, Fact, Intent, Move, Reservation, RunWrite, StepOutcome
-from tollway.simulator.bench.queue_rig import AGENT, QueueRig
+from tollway.simulator.bench.queue_rig import QueueRig
 from tollway.simulator.bench.queue_worker import QueueWorker
 
-CALLS_A_BATCH = 100
+_BATCH = 100
+_BATCHES = 10
 _NANO, _RESERVED = 6_000, 12_000
 _USAGE = Usage(40, 60)
 _NO_MONEY = Reservation(0, "sim-fast")
@@ -27,7 +26,7 @@ _ACCOUNTS = "1,2,3"
 
 @dataclass(frozen=True)
 class Written:
-    """Microseconds of CPU a call, the server's and ours together, medians of batches."""
+    """Microseconds of CPU a call, the server's and ours together."""
 
     with_money_us: float
     without_us: float
@@ -39,34 +38,37 @@ class Written:
         return self.with_money_us - self.without_us + self.rollup_us
 
 
-async def written(rig: QueueRig, batches: int) -> Written:
-    """Write so many batches of calls with money and as many without; then count the ledger in."""
+async def written(rig: QueueRig, rounds: int) -> Written:
+    """So many rounds of a thousand calls with money and as many without; then count the ledger in."""
     worker = await QueueWorker.of(rig)
-    await rig.accept(2 * batches * CALLS_A_BATCH, repeat("bench"))
-    costs: dict[bool, list[float]] = {True: [], False: []}
-    for _, money in zip(range(2 * batches), cycle((True, False)), strict=False):
-        claims = await _claimed(worker)
-        costs[money].append(await _batch(rig, worker, claims, money=money))
-    return Written(statistics.median(costs[True]), statistics.median(costs[False]), await _rollup(rig))
+    await rig.accept(2 * rounds * _BATCH * _BATCHES, repeat("default"))
+    spent_s = {True: 0.0, False: 0.0}
+    for number in range(2 * rounds):
+        money = number % 2 == 0
+        spent_s[money] += await _round(rig, worker, money=money)
+    each = 1e6 / (rounds * _BATCH * _BATCHES)
+    return Written(spent_s[True] * each, spent_s[False] * each, await _rollup(rig))
+
+
+async def _round(rig: QueueRig, worker: QueueWorker, *, money: bool) -> float:
+    """A statement for the intents of each batch, one for its outcomes and ends; CPU seconds."""
+    ids = IdMaker(rig.clock)
+    batches = [[(claim, ids.new()) for claim in await _claimed(worker)] for _ in range(_BATCHES)]
+    before = _spent_s(rig, worker)
+    for calls in batches:
+        intents = await worker.record.write([_intent(claim, call_id, money=money) for claim, call_id in calls])
+        ends = await worker.record.complete([_ending(claim, call_id, money=money) for claim, call_id in calls])
+        refused = [verdict for verdict in (*intents, *ends) if verdict is not True]
+        if refused:
+            raise RuntimeError(f"a write was refused: {refused[0]}")
+    return _spent_s(rig, worker) - before
 
 
 async def _claimed(worker: QueueWorker) -> list[Claim]:
     claims: list[Claim] = []
-    while len(claims) < CALLS_A_BATCH:
-        claims += await worker.claim(CALLS_A_BATCH - len(claims))
+    while len(claims) < _BATCH:
+        claims += await worker.claim(_BATCH - len(claims))
     return claims
-
-
-async def _batch(rig: QueueRig, worker: QueueWorker, claims: Sequence[Claim], *, money: bool) -> float:
-    """One statement for the intents, one for outcomes and ends: microseconds a call."""
-    ids = IdMaker(rig.clock)
-    calls = [(claim, ids.new()) for claim in claims]
-    before = _spent_s(rig, worker)
-    for verdict in await worker.record.write([_intent(claim, call_id, money=money) for claim, call_id in calls]):
-        _must(verdict)
-    for verdict in await worker.record.complete([_ending(claim, call_id, money=money) for claim, call_id in calls]):
-        _must(verdict)
-    return (_spent_s(rig, worker) - before) * 1e6 / len(calls)
 
 
 def _intent(claim: Claim, call_id: UUID, *, money: bool) -> RunWrite:
@@ -120,8 +122,3 @@ def _spent_s(rig: QueueRig, worker: QueueWorker) -> float:
 
 def _all_s(rig: QueueRig) -> float:
     return time.process_time() + sum(rig.cpu_s().values())
-
-
-def _must(verdict: object) -> None:
-    if verdict is not True:
-        raise RuntimeError(f"a write was refused: {verdict}")
