@@ -37,6 +37,7 @@ COMMANDS = {
     "routes": _Entry(_GOVERN, "tollway.cli.routes:routes", "What each LLM route is used for, live."),
     "prices": _Entry(_GOVERN, "tollway.cli.prices:prices", "What each LLM route's calls cost, and why."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
+    "alerts": _Entry(_GOVERN, "tollway.cli.alerts:alerts", "What was told of budgets, spending and routes."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),

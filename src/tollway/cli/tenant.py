@@ -56,10 +56,19 @@ def tenant() -> None:
 @click.option("--tokens-per-min", type=_Limit(int), help="Tokens it may use a minute.")
 @click.option("--tokens-per-day", type=_Limit(int), help="Tokens it may use a day.")
 @click.option("--paused/--resumed", default=None, help="Hold back, or let go, its queued runs.")
+@click.option("--alert-webhook", metavar="URL|none", help="Where its alerts are posted.")
+@click.option("--alert-secret-env", metavar="NAME", help="The keeper's variable with the secret that signs them.")
 @client_command
-async def set_tenant(session: Session, *, tenant_id: str, **settings: Any) -> None:
+async def set_tenant(
+    session: Session, *, tenant_id: str, alert_webhook: str | None, alert_secret_env: str | None, **settings: Any
+) -> None:
     """Create the tenant ID, or change what is given of its settings. Needs an admin key."""
     given: Any = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+    if alert_secret_env is not None and alert_webhook in (None, "none"):
+        raise click.UsageError("--alert-secret-env goes with --alert-webhook URL")
+    if alert_webhook is not None:
+        hook = {"url": alert_webhook, "secret_env": alert_secret_env}
+        given["alert_webhook"] = None if alert_webhook == "none" else hook
     answer = await session.client.put_tenant(tenant_id, **given)
     if session.as_json:
         print_json(answer)

@@ -76,6 +76,7 @@ class TenantSettings(TypedDict, total=False):
     tokens_per_min: int | None
     tokens_per_day: int | None
     paused: bool
+    alert_webhook: Mapping[str, str | None] | None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -284,6 +285,11 @@ class Client:
     async def prices(self) -> Sequence[dict[str, Any]]:
         """Every LLM route with what its calls cost now, where that price comes from, and when it changes next."""
         return [price async for price in self._all("/v1/prices")]
+
+    async def alerts(self, **filters: str) -> AsyncIterator[dict[str, Any]]:
+        """Alerts, newest first; filters are `tenant`, `kind`, `since` (RFC 3339) and `open` (`true`)."""
+        async for alert in self._all("/v1/alerts", filters.items()):
+            yield alert
 
     async def shifts(self) -> Sequence[dict[str, Any]]:
         """The tier shifts in force, in their order."""

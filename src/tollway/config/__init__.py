@@ -1,5 +1,6 @@
 """The settings: `load_settings` reads them once, everything else is given the frozen object."""
 
+from tollway.config.alerts import Alerts
 from tollway.config.checks import settings_warnings
 from tollway.config.faults import ConfigErrors
 from tollway.config.load import load_settings
@@ -26,6 +27,7 @@ from tollway.config.settings import (
 __all__ = [
     "SIM_PORT",
     "SIM_PROVIDER",
+    "Alerts",
     "Breaker",
     "ConfigErrors",
     "Database",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tollway.config.section import Number, Section
+from tollway.config.forms import Number, Section
 
 UsdPerMtok = Annotated[Decimal, Number, Field(ge=0, le=1_000_000)]
 Usd = Annotated[Decimal, Number, Field(ge=0, le=1_000_000)]

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from tollway.config.alerts import Alerts
+from tollway.config.forms import Number, Section, env_name
 from tollway.config.money import Price, Spend
-from tollway.config.section import Number, Section
 
 EMBEDDED = "embedded"
 SIM_PROVIDER = "sim"
@@ -26,7 +27,6 @@ PROVIDER_URLS = {
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}")
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LANE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _URL = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
 _PG_URL = re.compile(r"postgres(ql)?://\S+")
 
@@ -48,12 +48,6 @@ def _provider_name(text: str) -> str:
 def _lane_name(text: str) -> str:
     if not _LANE_NAME.fullmatch(text):
         raise ValueError("a lane's name must be 1 to 32 lower-case letters, digits, _ or -")
-    return text
-
-
-def _env_name(text: str) -> str:
-    if text and not _ENV_NAME.fullmatch(text):
-        raise ValueError("must be the name of an environment variable, never the secret itself")
     return text
 
 
@@ -231,7 +225,7 @@ class Provider(Section):
 
     kind: Literal["openai", "anthropic", "gemini", "litellm"]
     base_url: Annotated[str, AfterValidator(_optional_http_url)] = ""
-    api_key_env: Annotated[str, AfterValidator(_env_name)] = Field(default="", repr=False)
+    api_key_env: Annotated[str, AfterValidator(env_name)] = Field(default="", repr=False)
     api: Literal["chat", "responses"] = "chat"
     api_version: str = ""
     structured: Literal["native", "emulated"] = "native"
@@ -317,6 +311,7 @@ class Settings(Section):
     prices: Mapping[str, tuple[Price, ...]] = Field(default_factory=dict)
     spend: Spend = Spend()
     retention: Retention = Retention()
+    alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
 
     @field_validator("prices", mode="before")

@@ -7,6 +7,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from tollway.domain.alerts import AlertKind
 from tollway.ingress.wire.described import wire_paths
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -37,6 +38,12 @@ _DEAD_FILTERS = tuple(
     for name in ("fingerprint", "agent", "lane", "tenant", "code")
 )
 _LETTER_FILTERS = tuple(given for given in _DEAD_FILTERS if given[0] != "fingerprint")
+_ALERT_FILTERS = (
+    ("tenant", "query", "Alerts of this tenant (admin keys).", {"type": "string"}),
+    ("kind", "query", "Alerts of this kind.", {"type": "string", "enum": [kind.value for kind in AlertKind]}),
+    ("since", "query", "Told at or after this RFC 3339 time.", {"type": "string", "format": "date-time"}),
+    ("open", "query", "`true`: only those that are not over.", {"type": "boolean"}),
+)
 _TENANT_HEADER = ("X-Tollway-Tenant", "header", "The tenant an admin key acts for.", {"type": "string"})
 _LAST_EVENT = ("Last-Event-ID", "header", "Resume a stream after this event.", {"type": "integer"})
 _SUBMIT_HEADERS = (
@@ -100,6 +107,7 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "put_budgets": ("admin", "Replace a tenant's budgets", (), "BudgetsBody", {200: {"type": "object"}}),
     "list_shifts": ("admin", "List the tier shifts in force", (), None, {200: {"type": "object"}}),
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
+    "list_alerts": ("read", "Alerts, newest first", (*_PAGE, *_ALERT_FILTERS), None, {200: {"type": "object"}}),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
     "list_prices": ("read", "What each route's calls cost", (), None, {200: {"type": "object"}}),

@@ -44,7 +44,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class Webhook(msgspec.Struct, forbid_unknown_fields=True):
-    """Where to tell of the run's end, and the environment variable that holds the signing secret."""
+    """Where to tell of something, and the keeper's environment variable that holds the signing secret."""
 
     url: Annotated[str, Meta(max_length=2048)]
     secret_env: str | None = None
@@ -128,7 +128,7 @@ class Submissions:
         if body.concurrency_policy is not None:
             _check_policy(body)
         if body.webhook is not None:
-            _check_webhook(body.webhook)
+            check_webhook(body.webhook, "webhook")
         run = NewRun(
             id=self._ids.new(),
             tenant=caller.home,
@@ -211,13 +211,14 @@ def _check_policy(body: RunBody) -> None:
         raise invalid("concurrency_policy", "needs a concurrency_key")
 
 
-def _check_webhook(webhook: Webhook) -> None:
+def check_webhook(webhook: Webhook, path: str) -> None:
+    """Raise Problem `invalid_input`, naming the field under `path`, unless it can be posted to and its secret found."""
     try:
         parts = urlsplit(webhook.url)
         fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         fit = False
     if not fit or not webhook.url.isascii() or any(character <= " " for character in webhook.url):
-        raise invalid("webhook.url", "must be an absolute http or https URL")
+        raise invalid(f"{path}.url", "must be an absolute http or https URL")
     if webhook.secret_env is not None and not _ENV_NAME.fullmatch(webhook.secret_env):
-        raise invalid("webhook.secret_env", "must be the name of an environment variable")
+        raise invalid(f"{path}.secret_env", "must be the name of an environment variable")

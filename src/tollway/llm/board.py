@@ -7,7 +7,7 @@ import msgspec
 
 from tollway.config import Route
 from tollway.domain.clock import Clock
-from tollway.llm.fallbacks import FallbackWatch
+from tollway.llm.fallbacks import FallbackWatch, LivingOn
 from tollway.llm.guards import Guards
 from tollway.llm.meter import RouteMeter, joined_facts
 from tollway.telemetry.logs import get_logger
@@ -51,6 +51,7 @@ class RouteBoard:
         self._clock = clock
         self._meters: dict[str, RouteMeter] = {}
         self._fallbacks = FallbackWatch()
+        self._living_on: dict[str, tuple[str, str, str]] = {}
 
     def meter(self, route: str) -> RouteMeter:
         """The meter of a route."""
@@ -64,8 +65,19 @@ class RouteBoard:
         if instead_of is None:
             if self._fallbacks.served(tier):
                 log.info("fallback.over", tier=tier, route=by)
-        elif self._fallbacks.fell_back(tier, self._clock.monotonic()):
+            return
+        self._living_on[tier] = (by, *instead_of)
+        if self._fallbacks.fell_back(tier, self._clock.monotonic()):
             log.warning("fallback.lasting", tier=tier, instead_of=instead_of[0], reason=instead_of[1], route=by)
+
+    def fallback_facts(self) -> dict[str, Any]:
+        """The tiers that live on fallback for long, under `fallbacks`, as JSON; nothing while there are none."""
+        lasting = self._fallbacks.lasting(self._clock.monotonic())
+        told = {
+            tier: msgspec.to_builtins(LivingOn(round(for_s, 1), calls, *self._living_on[tier]))
+            for tier, (for_s, calls) in lasting.items()
+        }
+        return {"fallbacks": told} if told else {}
 
     def facts(self) -> dict[str, Any]:
         """What there is to tell of each route, as JSON; routes at rest are left out."""

@@ -1,7 +1,14 @@
-"""What a completion webhook says: the ended run as `GET /v1/runs/{id}` shows it, at most PAYLOAD_BYTES_MAX long.
+"""What a webhook says: of an ended run, the run as `GET /v1/runs/{id}` shows it; of an alert, the alert.
 
-The same bytes at every attempt. What makes the payload too long is left out, the largest part first, and said so.
+At most PAYLOAD_BYTES_MAX long, the same bytes at every attempt. What makes the payload too long is left out, the
+largest part first, and said so.
 """
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from tollway.record.run_document import RunRow, rfc3339, run_is_final, run_json, run_state
 
@@ -33,6 +40,13 @@ def webhook_payload(row: RunRow) -> bytes | None:
             return payload
     columns[_ERROR_MESSAGE] = (row[_ERROR_MESSAGE] or "")[:ERROR_MESSAGE_CHARS_MAX]
     return _payload(columns, marks)
+
+
+def alert_payload(alert: Mapping[str, Any]) -> bytes:
+    """The body for an alert's document."""
+    at: datetime = alert["at"]
+    data = {**alert, "id": str(alert["id"]), "at": rfc3339(at)}
+    return msgspec.json.encode({"type": f"alert.{alert['kind']}", "timestamp": rfc3339(at), "data": data})
 
 
 def _payload(row: RunRow, marks: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Delivers completion webhooks: due rows are claimed under a lease, signed, posted, and settled by how that went.
+"""Delivers webhooks of ended runs and of alerts: due rows are claimed under a lease, signed, posted, and settled.
 
 At least once, with the same `webhook-id` at every attempt; any number of deliverers share the work. A deliverer that
 dies leaves its leases to run out. Idle, it asks the record once in about `poll_s` unless news on the channel
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.news import News
-from tollway.outbound._payload import webhook_payload
+from tollway.outbound._payload import alert_payload, webhook_payload
 from tollway.outbound._post import Answer, Poster
 from tollway.outbound._retries import asked_delay_s, retry_delay_s
 from tollway.outbound._sign import SecretUnusable, signed_headers, signing_secret
@@ -157,19 +157,20 @@ class WebhookDeliverer:
             async with asyncio.timeout(self._options.lease_s):  # afterwards the claim is not ours any more
                 await self._settle(delivery, answer)
         except (DatabaseUnavailable, TimeoutError) as error:
-            log.warning("webhook.unsettled", run_id=str(delivery.run_id), error=str(error))
+            log.warning("webhook.unsettled", of=delivery.message_id, error=str(error))
         except Exception as error:
-            log.failure("webhook.broken", error, run_id=str(delivery.run_id))
+            log.failure("webhook.broken", error, of=delivery.message_id)
 
     async def _post(self, delivery: Delivery) -> Answer:
-        body = None if delivery.run is None else webhook_payload(delivery.run)
+        body = _body(delivery)
         if body is None:
-            return Answer(0, error="the record of the run is gone", hopeless=True)
+            what = "run" if delivery.alert_id is None else "alert"
+            return Answer(0, error=f"the record of the {what} is gone", hopeless=True)
         try:
             secret = signing_secret(self._options.secrets, delivery.secret_env)
         except SecretUnusable as error:
             return Answer(0, error=str(error))
-        headers = signed_headers(f"run_{delivery.run_id}", self._clock.now(), body, secret)
+        headers = signed_headers(delivery.message_id, self._clock.now(), body, secret)
         return await self._poster.post(delivery.url, headers, body)
 
     async def _settle(self, delivery: Delivery, answer: Answer) -> None:
@@ -181,5 +182,12 @@ class WebhookDeliverer:
         retry_s = None if answer.hopeless else retry_delay_s(delivery.attempts, random.random(), asked_s)
         self._metrics.webhooks.add("given_up" if retry_s is None else "retried")
         if retry_s is None:
-            log.warning("webhook.given_up", run_id=str(delivery.run_id), attempts=delivery.attempts, error=answer.error)
+            log.warning("webhook.given_up", of=delivery.message_id, attempts=delivery.attempts, error=answer.error)
         await self._record.settle(Settlement(delivery.run_id, delivery.attempts, answer.error, retry_s))
+
+
+def _body(delivery: Delivery) -> bytes | None:
+    """What to say; None when what it is of is gone."""
+    if delivery.alert is not None:
+        return alert_payload(delivery.alert)
+    return None if delivery.run is None else webhook_payload(delivery.run)

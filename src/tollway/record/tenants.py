@@ -75,4 +75,6 @@ async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> 
 
 def _document(row: asyncpg.Record) -> dict[str, Any]:
     moments = {field: rfc3339(row[field]) for field in ("created_at", "updated_at")}
-    return {field: row[field] for field in _FIELDS} | moments
+    url, secret_env = row["alert_url"], row["alert_secret_env"]
+    hook = None if url is None else {"url": url, "secret_env": secret_env}
+    return {field: row[field] for field in _FIELDS} | moments | {"alert_webhook": hook}

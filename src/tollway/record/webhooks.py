@@ -6,8 +6,10 @@ somebody else's, and what its first holder says afterwards is ignored.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+from tollway.record.alerts import read_alerts
 from tollway.record.database import Database
 from tollway.record.group_commit import GroupCommit
 from tollway.record.run_document import RunRow
@@ -17,14 +19,25 @@ FORGET_MAX = 5000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A claimed delivery. `attempts` counts this claim too; `run` is the row of `read_runs`, None when it is gone."""
+    """A claimed delivery, of a run or of an alert. `attempts` counts this claim too.
+
+    `run` is the row of `read_runs`, None when it is gone. One with an `alert_id` is of that alert, and `run_id` is then
+    the delivery's own; `alert` is its document.
+    """
 
     run_id: UUID
     url: str
     host: str
     secret_env: str | None
     attempts: int
-    run: RunRow | None
+    run: RunRow | None = None
+    alert_id: UUID | None = None
+    alert: Mapping[str, Any] | None = None
+
+    @property
+    def message_id(self) -> str:
+        """What tells receivers that they were told before: the same at every attempt, and to each of an alert's."""
+        return f"run_{self.run_id}" if self.alert_id is None else f"alert_{self.alert_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class WebhookRecord:
         return due_s
 
     async def claim(self, limit: int, lease_s: float, host_limit: int, places: Mapping[str, int]) -> Sequence[Delivery]:
-        """Take at most `limit` due deliveries for `lease_s`, with their runs.
+        """Take at most `limit` due deliveries for `lease_s`, with their runs or alerts.
 
         Of one host at most `host_limit`, or what `places` leaves it.
         """
@@ -59,13 +72,18 @@ class WebhookRecord:
         )
         if not claimed:
             return []
-        ids = [row["run_id"] for row in claimed]
-        runs: dict[UUID, RunRow] = {
-            row[0]: tuple(row) for row in await self._database.rows("read_runs", ids, min(ids), max(ids))
-        }
+        runs = await self._runs([row["run_id"] for row in claimed if row["alert"] is None])
+        alerts = await read_alerts(self._database, [row["alert"] for row in claimed if row["alert"] is not None])
         return [
             Delivery(
-                row["run_id"], row["url"], row["host"], row["secret_env"], row["attempts"], runs.get(row["run_id"])
+                row["run_id"],
+                row["url"],
+                row["host"],
+                row["secret_env"],
+                row["attempts"],
+                runs.get(row["run_id"]),
+                row["alert"],
+                alerts.get(row["alert"]),
             )
             for row in claimed
         ]
@@ -82,6 +100,11 @@ class WebhookRecord:
         """Forget deliveries given up more than `keep_days` ago (0: keep them for ever)."""
         while keep_days and len(await self._database.rows("drop_old_webhooks", keep_days, FORGET_MAX)) == FORGET_MAX:
             pass
+
+    async def _runs(self, ids: Sequence[UUID]) -> dict[UUID, RunRow]:
+        if not ids:
+            return {}
+        return {row[0]: tuple(row) for row in await self._database.rows("read_runs", ids, min(ids), max(ids))}
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         rows = await self._database.rows(

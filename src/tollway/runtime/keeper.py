@@ -84,6 +84,11 @@ class Keeper:
             with suppress(DatabaseUnavailable):
                 await self._upkeep.resign()
 
+    @property
+    def in_office(self) -> bool:
+        """Whether this keeper is the elected one, as far as it knows."""
+        return self._clock.monotonic() < self._elected_until
+
     async def _forever(self, look: "object", every_s: float) -> None:
         while True:
             try:

@@ -180,6 +180,7 @@ class Metrics:
         self.webhooks = Counter(
             "tollway_webhooks_total", "Attempts to deliver a webhook, by how they went.", ("outcome",)
         )
+        self.alerts = Counter("tollway_alerts_total", "Alerts told.", ("kind",))
         self.accept_seconds = Histogram("tollway_accept_seconds", "From a submit read to its answer.", SECONDS)
         self.run_seconds = Histogram("tollway_run_seconds", "From accept to the recorded end.", SECONDS, ("lane",))
         self.llm_seconds = Histogram("tollway_llm_call_seconds", "Duration of provider calls.", SECONDS, ("route",))

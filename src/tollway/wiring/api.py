@@ -96,6 +96,7 @@ def _make_api(
 ) -> Api:
     settings = parts.settings
     route_facts = dict if wire is None else wire.governor.board.facts
+    fallback_facts = dict if wire is None else wire.governor.board.fallback_facts
     run_news = RunNews(parts.broadcast)
     reads = RunReads(parts.database, on_flush=parts.metrics.flushes("read"))
     sync = SettingsSync(
@@ -103,7 +104,7 @@ def _make_api(
         parts.broadcast,
         parts.clock,
         SyncOptions(settings.worker.heartbeat_s, settings.worker.lease_ttl_s),
-        facts=lambda: {"metrics": parts.metrics.snapshot(), "routes": route_facts()},
+        facts=lambda: {"metrics": parts.metrics.snapshot(), "routes": route_facts(), **fallback_facts()},
     )
     sync.on_change(lambda snapshot: shifts.take(snapshot.shifts))
     services = ApiServices(

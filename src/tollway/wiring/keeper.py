@@ -4,15 +4,20 @@ import contextlib
 from dataclasses import replace
 
 from tollway.config import Settings
+from tollway.domain import money
 from tollway.domain.errors import DatabaseUnavailable
 from tollway.hotstate.answers import PostgresAnswers
 from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
+from tollway.record.alerts import AlertHook, AlertRecord
 from tollway.record.processes import leave_process, register_process
+from tollway.record.spending import SpendRecord
 from tollway.record.upkeep import Upkeep
 from tollway.record.webhooks import WebhookRecord
+from tollway.runtime.alert_watch import AlertOptions, AlertParts, AlertWatch
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
-from tollway.wiring.base import base, stop_event
+from tollway.spend.spikes import SpikeRule
+from tollway.wiring.base import Base, base, stop_event
 from tollway.wiring.caches import SHARED_TIMES
 
 LOOK_EVERY_S = 1.5
@@ -41,6 +46,7 @@ async def run_keeper(settings: Settings) -> int:
             parts.metrics,
             DeliverOptions(keep_days=kept.runs_days),
         )
+        watch = _alert_watch(parts, keeper)
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
             keeper_id,
@@ -51,14 +57,37 @@ async def run_keeper(settings: Settings) -> int:
         )
         heartbeat.start()
         await keeper.start()
+        await watch.start()
         await deliverer.start()
         try:
             await stop.wait()
         finally:
             await deliverer.stop()
+            await watch.stop()
             await keeper.stop()
             await deliverer.stop()
             heartbeat.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, keeper_id)
     return 0
+
+
+def _alert_watch(parts: Base, keeper: Keeper) -> AlertWatch:
+    settings = parts.settings.alerts
+    hook = AlertHook(settings.webhook_url, settings.webhook_secret_env, settings.kinds)
+    return AlertWatch(
+        AlertParts(
+            parts.database,
+            AlertRecord(parts.database, parts.ids, hook),
+            SpendRecord(parts.database),
+            parts.broadcast,
+            parts.clock,
+            parts.metrics,
+            lambda: keeper.in_office,
+        ),
+        AlertOptions(
+            percents=settings.soft_pct,
+            spike=SpikeRule(settings.spike_factor, money.nano(settings.spike_min_usd)),
+            keep_days=parts.settings.retention.events_days,
+        ),
+    )

@@ -159,6 +159,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
             lambda: {
                 **process_facts(worker, claiming, parts.metrics),
                 "routes": path.governor.board.facts(),
+                **path.governor.board.fallback_facts(),
                 "dependencies": gates.dependencies.facts(),
                 "doors": gates.doors.facts(),
             },

@@ -13,6 +13,7 @@ from tollway.domain.words import Scope
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
 from tollway.ingress.requests import answer, bad_cursor, context, identify, page_of, query_of, read_json, refuse_unknown
+from tollway.ingress.submission import Webhook, check_webhook
 from tollway.record.keys import create_key, list_keys, revoke_key, unknown_tenant
 from tollway.record.tenants import put_tenant
 
@@ -37,6 +38,7 @@ class TenantBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     tokens_per_min: Count | UnsetType | None = UNSET
     tokens_per_day: Count | UnsetType | None = UNSET
     paused: bool | UnsetType = UNSET
+    alert_webhook: Webhook | UnsetType | None = UNSET
 
 
 class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,7 +100,13 @@ async def put_one(request: Request) -> Response:
     tenant = request.path_params["tenant"]
     if not _TENANT.fullmatch(tenant):
         raise invalid("id", "must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit")
-    given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
+    if isinstance(body.alert_webhook, Webhook):
+        check_webhook(body.alert_webhook, "alert_webhook")
+    given = {
+        name: msgspec.to_builtins(value)
+        for name in body.__struct_fields__
+        if (value := getattr(body, name)) is not UNSET
+    }
     services = context(request).services
     put = await put_tenant(services.database, tenant, given)
     for lane in put.opened:  # the record has it already: workers need not wait for the settings to go round

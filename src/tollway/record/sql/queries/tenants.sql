@@ -1,6 +1,7 @@
 -- name: list_tenants
 -- Every tenant, for the snapshot in memory and for the list.
-select id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused, created_at, updated_at
+select id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused, alert_url, alert_secret_env,
+    created_at, updated_at
 from tenant
 order by id
 
@@ -14,11 +15,14 @@ with given as (
            (j ->> 'max_running')::bigint as max_running,
            (j ->> 'tokens_per_min')::bigint as tokens_per_min,
            (j ->> 'tokens_per_day')::bigint as tokens_per_day,
-           coalesce((j ->> 'paused')::boolean, false) as paused
+           coalesce((j ->> 'paused')::boolean, false) as paused,
+           j #>> '{alert_webhook,url}' as alert_url,
+           j #>> '{alert_webhook,secret_env}' as alert_secret_env
     from (select $2::jsonb) as body (j)
 ), put as (
-    insert into tenant as t (id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused)
-    select $1, j ->> 'name', weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused from given
+    insert into tenant as t (id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused, alert_url, alert_secret_env)
+    select $1, j ->> 'name', weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused, alert_url, alert_secret_env
+    from given
     on conflict (id) do update set
         name = case when $2::jsonb ? 'name' then excluded.name else t.name end,
         weight = case when $2::jsonb ? 'weight' then excluded.weight else t.weight end,
@@ -28,13 +32,15 @@ with given as (
         tokens_per_min = case when $2::jsonb ? 'tokens_per_min' then excluded.tokens_per_min else t.tokens_per_min end,
         tokens_per_day = case when $2::jsonb ? 'tokens_per_day' then excluded.tokens_per_day else t.tokens_per_day end,
         paused = case when $2::jsonb ? 'paused' then excluded.paused else t.paused end,
+        alert_url = case when $2::jsonb ? 'alert_webhook' then excluded.alert_url else t.alert_url end,
+        alert_secret_env = case when $2::jsonb ? 'alert_webhook' then excluded.alert_secret_env else t.alert_secret_env end,
         updated_at = now()
     returning t.*, (t.xmax = 0) as created
 ), bumped as (
     update settings_version set version = version + 1 returning version
 )
 select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min, tokens_per_day, paused,
-       created_at, updated_at, created, bumped.version
+       alert_url, alert_secret_env, created_at, updated_at, created, bumped.version
 from put, bumped
 
 -- name: turn_flows

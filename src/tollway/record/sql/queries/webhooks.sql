@@ -28,7 +28,7 @@ update webhook_delivery w
 set due_at = clock_timestamp() + make_interval(secs => $2::float8), attempts = w.attempts + 1
 from fit f
 where w.run_id = f.run_id
-returning w.run_id, w.url, w.host, w.secret_env, w.attempts;
+returning w.run_id, w.url, w.host, w.secret_env, w.attempts, w.alert;
 
 -- name: settle_webhooks
 -- How claimed deliveries went: delivered ($3 no error) and forgotten, due again in $4 seconds, or given up (no seconds).
