@@ -25,13 +25,31 @@ _RESERVED = """select (select count(*) from wire_call where call_id >= $1)
         and not exists (select from queue q where q.run_id = s.run_id))
     + (select count(*) from queue where run_id >= $1)"""
 
+_BUDGETS = [
+    {"period": "total", "hard_usd": 1000},
+    {"period": "day", "hard_usd": 1000, "agent": "three_calls"},
+    {"period": "month", "hard_usd": 1000, "lane": "interactive", "timezone": "Europe/Berlin"},
+]
+_LEASED = """select (select count(*) from budget_slice) + (select count(*) from budget_delta)
+    + (select count(*) from budget_opening) + (select count(*) from budget_account where granted_nano <> 0)"""
+_ACCOUNTS = """select b.id, a.spent_nano, (
+        select coalesce(sum(l.nano), 0)::bigint from ledger l
+        where l.tenant = b.tenant and l.call_id >= uuid7_floor(greatest(a.begins, 'epoch'))
+            and (b.agent is null or l.agent = b.agent) and (b.lane is null or l.lane = b.lane)
+    ) as ledger_nano
+    from budget b join budget_account a on a.budget = b.id"""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(240 + 4 * SECONDS)
 async def test_kill_9_at_random_loses_and_makes_no_money(up: Start) -> None:
-    """P4, P10: our ledger is the provider's and the listed unknowns, to the nano-dollar; nothing stays reserved."""
+    """P4, P10: our ledger is the provider's and the listed unknowns, to the nano-dollar; nothing stays reserved.
+
+    Each budget's account has spent what the ledger says of its scope, and nothing of it is leased any more.
+    """
     async with up(workers=2, latency_s=0.2, heartbeat_s=1, lease_ttl_s=LEASE_TTL_S) as stack:
         await ask(stack.sim_port, "POST", "/sim/config", {"fault_rates": {"status_500": 0.02, "cut": 0.02}})
+        assert (await stack.ask("PUT", "/v1/tenants/default/budgets", {"budgets": _BUDGETS})).status == 200
         killing = asyncio.create_task(_kill(stack))
         calling = asyncio.create_task(_call_on(stack))
         accepted = await stack.load(AGENTS, RUNS_PER_S, SECONDS, tag="money")
@@ -43,6 +61,8 @@ async def test_kill_9_at_random_loses_and_makes_no_money(up: Start) -> None:
         theirs = [Charged(row["call_id"], row["cost_nano"]) for row in await stack.calls()]
         async with stack.record() as record:
             ours = [Booked(*row) for row in await record.fetch(_LEDGER, stack.began)]
+            accounts = await record.fetch(_ACCOUNTS)
+        assert (await stack.ask("PUT", "/v1/tenants/default/budgets", {"budgets": []})).status == 200
     kinds = Counter(entry.kind for entry in ours)
     print(f"{len(accepted)} runs, {answered} calls answered, kills {dict(kills)}, entries {dict(kinds)}")
     assert kills["worker"]
@@ -50,12 +70,16 @@ async def test_kill_9_at_random_loses_and_makes_no_money(up: Start) -> None:
     assert answered
     faults = money_faults(ours, theirs)
     assert not faults, "\n".join(faults[:20])
+    assert len({row["id"] for row in accounts}) == len(_BUDGETS)
+    assert [row["spent_nano"] for row in accounts] == [row["ledger_nano"] for row in accounts]
+    assert all(row["spent_nano"] for row in accounts)
 
 
 async def _nothing_reserved(stack: Stack) -> bool:
     async with stack.record() as record:
         under_way = (await ask(stack.sim_port, "GET", "/sim/ledger?totals=1")).body["totals"]["in_flight"]
-        return bool(await record.fetchval(_RESERVED, stack.began) == 0 and under_way == 0)
+        reserved = await record.fetchval(_RESERVED, stack.began) + await record.fetchval(_LEASED)
+        return bool(reserved == 0 and under_way == 0)
 
 
 async def _kill(stack: Stack) -> Counter[str]:
