@@ -31,7 +31,7 @@ async def read_costs(admin: Client, calls: int) -> list[Row]:
 def show_costs(console: Console, rows: Sequence[Row], provider_nano: int | None) -> bool:
     """Print the report; whether the dollars are the provider's own to the nano-dollar, where it tells."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("agent", "tier", "calls", "given again", "dollars", "saved by the cache", "by single flight"):
+    for name in ("agent", "tier", "calls", "given again", "dollars", "cache saved", "flight saved"):
         table.add_column(name, justify="left" if name in ("agent", "tier") else "right")
     for row in sorted(rows, key=lambda row: -row["cost_nano"]):
         table.add_row(row["agent"], row["tier"] or "", *_cells([row]))

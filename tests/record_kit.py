@@ -192,3 +192,37 @@ async def until_blocked(admin: asyncpg.Connection) -> None:
     async with asyncio.timeout(20):
         while not await admin.fetchval(text):
             await asyncio.sleep(0.01)
+
+
+async def pay(
+    connection: asyncpg.Connection, nano: int, tenant: str = "acme", kind: str = "settle", at: float | None = None
+) -> None:
+    """An entry of the ledger, of a call over the wire."""
+    await connection.execute(
+        "insert into ledger (call_id, kind, tenant, key_id, route, nano, at)"
+        " values ($1, $2, $3, 'k', 'sim', $4, to_timestamp($5))",
+        ids.new(),
+        kind,
+        tenant,
+        nano,
+        clock.now() if at is None else at,
+    )
+
+
+async def budget_with_period(
+    connection: asyncpg.Connection, hard_nano: int | None, soft_nano: int | None = None
+) -> int:
+    """A budget of the default tenant by day, its present period open; returns the period's account."""
+    budget = await connection.fetchval(
+        "insert into budget (tenant, period, hard_nano, soft_nano, since_version)"
+        " values ('default', 'day', $1, $2, 1) returning id",
+        hard_nano,
+        soft_nano,
+    )
+    return int(
+        await connection.fetchval(
+            "insert into budget_account (budget, begins, ends, opened)"
+            " values ($1, date_trunc('day', now()), date_trunc('day', now()) + interval '1 day', true) returning id",
+            budget,
+        )
+    )

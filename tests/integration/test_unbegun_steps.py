@@ -36,6 +36,17 @@ async def test_an_end_releases_what_never_began(database: Database, admin: async
     assert [tuple(row) for row in money] == [("release", 0)]
 
 
+async def test_an_end_releases_the_declared_cost_of_a_task(database: Database, admin: asyncpg.Connection) -> None:
+    """P2: a task that declares a cost and never began is released as a call is; one without has no entry."""
+    held, worker = await claim_one(database)
+    journal = journal_of(database, held, worker)
+    journal.intend(Step("1", "task", "paid", None), ids.new(), Reservation(900, price_version="declared"))
+    journal.intend(Step("2", "task", "free", None), ids.new())
+    await journal.end(journal.fact("cancelled", None), _cancelled())
+    money = await admin.fetch("select step, kind, nano, price_version from ledger where run_id = $1", held.run_id)
+    assert [tuple(row) for row in money] == [("paid", "release", 0, "declared")]
+
+
 async def test_a_return_releases_what_never_began_and_leaves_what_did(
     database: Database, admin: asyncpg.Connection
 ) -> None:

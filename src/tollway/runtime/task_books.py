@@ -24,13 +24,11 @@ _NOTHING = Usage()
 
 def declared_nano(cost_usd: float | Decimal) -> int:
     """A declared cost in nano-dollars. Raises ValueError for what is no amount of money from 0 to a million dollars."""
-    if (
-        not isinstance(cost_usd, int | float | Decimal)
-        or isinstance(cost_usd, bool)
-        or not 0 <= cost_usd <= _COST_MAX_USD
-    ):
-        raise ValueError(f"cost_usd must be a number of dollars from 0 to {_COST_MAX_USD}, not {cost_usd!r}")
-    return money.nano(cost_usd)
+    if isinstance(cost_usd, int | float | Decimal) and not isinstance(cost_usd, bool):
+        amount = Decimal(cost_usd)
+        if amount.is_finite() and 0 <= amount <= _COST_MAX_USD:
+            return money.nano(cost_usd)
+    raise ValueError(f"cost_usd must be a number of dollars from 0 to {_COST_MAX_USD}, not {cost_usd!r}")
 
 
 class TaskBooks:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from tollway.domain.alerts import Alert, AlertKind
 from tollway.domain.clock import AnchoredClock
 from tollway.outbound.webhooks import CHANNEL, DeliverOptions, WebhookDeliverer
-from tollway.record.run_document import run_json
+from tollway.record.alerts import AlertFilter, AlertHook, AlertRecord, list_alerts
+from tollway.record.run_document import rfc3339, run_json
 from tollway.record.webhooks import Settlement, WebhookRecord
 from tollway.telemetry.metrics import Metrics
 
@@ -67,6 +69,53 @@ async def test_an_ended_run_is_told_once_and_signed(hooks: Hooks, receiver: Rece
     assert request.headers["webhook-id"] == f"run_{run_id}"
     assert request.headers["content-type"] == "application/json"
     assert request.path == "/hook"
+
+
+async def test_an_alert_is_told_to_each_of_its_receivers(hooks: Hooks, receiver: Receiver) -> None:
+    """Operator and tenant get the same signed body under one stable id, also when it took two attempts."""
+    receiver.answers = [answer(500), answer(204)]
+    await hooks.admin.execute("update tenant set alert_url = $1", receiver.url)
+    record = AlertRecord(hooks.database, hooks.ids, AlertHook(receiver.url, "HOOK", (AlertKind.SPEND_SPIKE,)))
+    async with hooks.database.connection() as connection:
+        told = Alert(AlertKind.SPEND_SPIKE, "default", "default", "spend_spike/default", {"last_hour_usd": 4.5})
+        assert await record.tell(connection, [told]) == {told.key}
+    (alert,) = await list_alerts(hooks.database, AlertFilter(), None, 10)
+    async with delivering(hooks) as metrics:
+        await eventually(lambda: metrics.webhooks.value("retried"))
+        await hooks.admin.execute("update webhook_delivery set due_at = now() where last_error is not null")
+        await eventually(lambda: _none_left(hooks))
+    assert len(receiver.received) == 3
+    assert {request.headers["webhook-id"] for request in receiver.received} == {f"alert_{alert['id']}"}
+    assert len({request.body for request in receiver.received}) == 1
+    signed = [request for request in receiver.received if "webhook-signature" in request.headers]
+    said = Webhook(SECRET).verify(signed[0].body, signed[0].headers)
+    at = rfc3339(alert["at"])
+    assert said == {
+        "type": "alert.spend_spike",
+        "timestamp": at,
+        "data": {
+            "id": str(alert["id"]),
+            "kind": "spend_spike",
+            "tenant": "default",
+            "subject": "default",
+            "at": at,
+            "data": {"last_hour_usd": 4.5},
+        },
+    }
+
+
+async def test_runs_and_alerts_are_delivered_side_by_side(hooks: Hooks, receiver: Receiver) -> None:
+    """One claim may hold deliveries of both; an alert that is forgotten takes what is due of it along."""
+    record = AlertRecord(hooks.database, hooks.ids, AlertHook(receiver.url, "", tuple(AlertKind)))
+    async with hooks.database.connection() as connection:
+        await record.tell(connection, [Alert(AlertKind.FALLBACK_LASTING, None, tier, tier) for tier in ("a", "b")])
+    run_id = await hooks.ended_run(receiver.url)
+    await hooks.admin.execute("delete from alert where subject = 'b'")
+    async with delivering(hooks):
+        await eventually(lambda: _none_left(hooks))
+    types = sorted(json.loads(request.body)["type"] for request in receiver.received)
+    assert types == ["alert.fallback_lasting", "run.succeeded"]
+    assert f"run_{run_id}" in {request.headers["webhook-id"] for request in receiver.received}
 
 
 async def test_a_failure_is_retried_later_with_the_same_id(hooks: Hooks, receiver: Receiver) -> None:

@@ -23,6 +23,7 @@ CLIENT_COMMANDS = (
     "dead-letters",
     "tenant",
     "key",
+    "alerts",
     "budget",
     "shifts",
     "prices",

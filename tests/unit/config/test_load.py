@@ -1,5 +1,6 @@
 """The settings as read: precedence, defaults, and faults that name key, value and remedy."""
 
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +20,9 @@ tier = "fast"
 provider = "my-openai"
 model = "gpt-4o-mini"
 """
+PRICED = "prices.my-openai/m"
+PRICE = "[prices.'my-openai/m']"
+RATES = "input_usd_per_mtok = 1\noutput_usd_per_mtok = 1"
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +144,21 @@ def test_every_scalar_has_its_variable(name: str, value: str, read: object) -> N
     assert read(load(text, {name: value}))
 
 
+def test_a_model_may_have_several_prices_by_date() -> None:
+    """A list of tables is several prices; a variable cannot say which of them it means."""
+    text = f"{ROUTED}[[prices.'my-openai/m']]\n{RATES}\n[[prices.'my-openai/m']]\n{RATES}\nfrom = 2026-12-01\n"
+    assert [price.since for price in load(text).prices["my-openai/m"]] == [None, date(2026, 12, 1)]
+    name = "TOLLWAY_PRICES__MY_OPENAI_M__INPUT_USD_PER_MTOK"
+    assert "several dated prices" in faults(text, {name: "1"})[name]
+
+
+def test_a_price_by_the_hour_needs_none_by_the_token() -> None:
+    """With the hour and the tokens expected of it, the prices a token are nothing unless they are given."""
+    text = f"{ROUTED}[prices.'my-openai/m']\nusd_per_hour = 40\nmtok_per_hour = 12.5\noutput_usd_per_mtok = 1\n"
+    (price,) = load(text).prices["my-openai/m"]
+    assert (price.input_usd_per_mtok, price.output_usd_per_mtok, price.mtok_per_hour) == (0, 1, Decimal("12.5"))
+
+
 def test_variables_that_are_no_settings_are_left_alone() -> None:
     """TOLLWAY_URL and its like have no double underscore and are not settings."""
     environ = {
@@ -191,6 +210,28 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ('[providers.x]\nkind = "gemini"\napi_version = "v1"', "providers.x.api_version", "Azure"),
         ('[prices."nobody/m"]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1', "prices.nobody/m", "no such provider"),
         ("[prices.m]\ninput_usd_per_mtok=1\noutput_usd_per_mtok=1", "prices.m", "provider/model"),
+        (f"{ROUTED}{PRICE}", f"{PRICED}.input_usd_per_mtok", "is missing"),
+        (
+            f"{ROUTED}{PRICE}\ninput_usd_per_mtok=-1\noutput_usd_per_mtok=1",
+            f"{PRICED}.input_usd_per_mtok",
+            "equal to 0",
+        ),
+        (f"{ROUTED}{PRICE}\nper_call_usd=inf\n{RATES}", f"{PRICED}.per_call_usd", "finite"),
+        (
+            f"{ROUTED}{PRICE}\nresoning_usd_per_mtok=1\n{RATES}",
+            f"{PRICED}.resoning_usd_per_mtok",
+            "did you mean reasoning_",
+        ),
+        (f"{ROUTED}{PRICE}\nusd_per_hour=4", PRICED, "mtok_per_hour belong together"),
+        (f"{ROUTED}{PRICE}\nusd_per_hour=4\nmtok_per_hour=0", f"{PRICED}.mtok_per_hour", "greater than 0"),
+        (f"{ROUTED}{PRICE}\n{RATES}\nfrom='soon'", f"{PRICED}.from", "date"),
+        (f"{ROUTED}[{PRICE}]\n{RATES}\nfro=2026-01-01", f"{PRICED}[0].fro", "did you mean from?"),
+        (f"{ROUTED}[{PRICE}]\n{RATES}\n[{PRICE}]\n{RATES}", f"{PRICED}[].from", "2 prices have no from"),
+        (f"{ROUTED}[prices]\n'my-openai/m' = []", PRICED, "empty list"),
+        (f"{ROUTED}[prices]\n'my-openai/m' = 3", PRICED, "a list of them"),
+        ("[spend]\nunknown_model='guess'", "spend.unknown_model", "'refuse' or 'worst'"),
+        ("[spend]\nunknown_model='worst'", "spend.worst_input_usd_per_mtok", "state it"),
+        ("[spend]\nworst_output_usd_per_mtok=3", "spend.worst_output_usd_per_mtok", "no effect"),
         ('[providers."a/b"]\nkind = "openai"', "providers.a/b", "a provider's name"),
         ("[database]\ndata_dir = ''", "database.data_dir", "must name a folder"),
         ('[redis]\nurl = "redis://h"', "redis.url", "not supported yet"),

@@ -1,6 +1,7 @@
 """The gateway without a network: choosing, reserving, refusing, and set-ups that could never work."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from llm_kit import plan_on_first
 from tollway.config import Price, Provider, Route
 from tollway.domain.errors import ConfigError, LlmError
-from tollway.domain.llm import LlmRequest
+from tollway.domain.llm import Completion, LlmRequest, Usage
 from tollway.llm import estimate
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.spend.prices import Prices
@@ -123,3 +124,44 @@ def test_a_known_models_window_is_known() -> None:
     assert window(Prices({})) == 128_000
     assert window(Prices({}), context_tokens=4000) == 4000
     assert window(own) is None
+
+
+class Noon:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC).timestamp()
+
+    def now(self) -> float:
+        """The moment it was moved to."""
+        return self.at
+
+    def monotonic(self) -> float:
+        """The same."""
+        return self.at
+
+
+def test_a_call_settles_at_the_price_it_was_planned_with() -> None:
+    """A price that changes while a call is under way is the next call's: reservation, version and settlement agree."""
+    days = [
+        Price.model_validate({"input_usd_per_mtok": n, "output_usd_per_mtok": n, "from": day})
+        for n, day in ((1, "2026-01-01"), (3, "2026-12-01"))
+    ]
+    clock = Noon()
+    made = Gateway(
+        [route()], {"p": Provider(kind="openai")}, Prices({"p/m": days}), GatewayOptions(clock=clock, environ={})
+    )
+    before = plan_on_first(made, ASK)
+    clock.at += 60
+    after = plan_on_first(made, ASK)
+    answer = Completion("", (), Usage(1000, 1000), "stop", "m")
+    costs = [(plan.price.version, plan.priced(answer, 0.0).cost_nano) for plan in (before, after)]
+    assert costs == [("config@2026-01-01", 2_000_000), ("config@2026-12-01", 6_000_000)]
+    assert after.reserve_nano == 3 * before.reserve_nano
+
+
+def test_a_model_in_the_answer_changes_no_price() -> None:
+    """A vendor that says it used another model, as of a dated name, is paid for the one that was asked for."""
+    plan = plan_on_first(gateway({"kind": "openai"}), ASK)
+    answer = Completion("", (), Usage(1000, 1000), "stop", "some-other-model")
+    assert plan.priced(answer, 0.0).cost_nano == 1_000_000 + 10_000_000

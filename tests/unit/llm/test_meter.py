@@ -7,7 +7,7 @@ import pytest
 from governor_kit import SetBreaker, SetLimiter, guards, route
 from tollway.domain.clock import AnchoredClock
 from tollway.llm.board import RouteBoard, shown_routes, tier_shares
-from tollway.llm.fallbacks import CALLS_MIN, LASTING_S, FallbackWatch
+from tollway.llm.fallbacks import CALLS_MIN, LASTING_S, QUIET_S, FallbackWatch, LivingOn, longest_fallbacks
 from tollway.llm.meter import RouteMeter, joined_facts
 
 
@@ -90,6 +90,31 @@ def test_lasting_fallback_is_an_alert_once() -> None:
     assert not watch.served("fast")
     assert not watch.fell_back("fast", 1000.0)
     assert not watch.served("fast")
+
+
+def test_lasting_fallback_is_told_while_there_are_calls() -> None:
+    """An episode that became an alert is told with its length and calls, until it is over or nothing calls any more."""
+    watch = FallbackWatch()
+    for step in range(CALLS_MIN):
+        assert watch.lasting(float(step)) == {}
+        watch.fell_back("fast", float(step) * LASTING_S / (CALLS_MIN - 1))
+    assert watch.lasting(LASTING_S + 5) == {"fast": (LASTING_S + 5, CALLS_MIN)}
+    assert watch.lasting(LASTING_S + QUIET_S) == {}
+    watch.fell_back("fast", 2 * LASTING_S + QUIET_S)
+    assert watch.lasting(2 * LASTING_S + QUIET_S) == {"fast": (2 * LASTING_S + QUIET_S, CALLS_MIN + 1)}
+    watch.served("fast")
+    assert watch.lasting(2 * LASTING_S + QUIET_S) == {}
+
+
+def test_the_longest_fallback_of_all_processes_counts() -> None:
+    """Of what processes tell of a tier the longest is taken; what has another form than ours is left out."""
+    told = [
+        {"fast": {"for_s": 70, "route": "spare"}, "capable": {"for_s": 400, "novel": 1}},
+        {"fast": {"for_s": 90.5, "calls": 3}, "powerful": {"calls": 1}, "odd": None},
+        {"fast": ["nonsense"]},
+    ]
+    longest = longest_fallbacks(told)
+    assert longest == {"fast": LivingOn(90.5, 3), "capable": LivingOn(400.0)}
 
 
 def test_the_share_of_calls_by_tier() -> None:

@@ -45,7 +45,7 @@ def test_a_steady_rate_exhausts_when_it_should(rate: float, times: float) -> Non
     st.floats(0, 1e6),
 )
 def test_a_forecast_never_runs_backwards(looks: list[tuple[float, int]], one_s: float, other_s: float) -> None:
-    """Whatever was seen, more time means no less money spent, a higher limit no earlier end, and no rate is negative."""
+    """Whatever was seen, more time means no less spent, a higher limit no earlier end, and no rate is negative."""
     at, spent, burn = 0.0, 10**13, first_look(0.0, 10**13)
     for passed_s, more in looks:
         at, spent = at + passed_s, spent + more

@@ -6,15 +6,16 @@ from spend_cursor for update;
 
 -- name: fold_spend
 -- Adds up what has become visible in the ledger since the snapshot $1, of calls begun since the id $2 (which spares the
--- old partitions). Entries restored from another cluster have numbers that are yet to come: they wait for them.
+-- old partitions; both bounds of xid, lest its BRIN index is thought to spare too little). Entries restored from another cluster have numbers that are yet to come: they wait for them.
 -- Returns what was charged beyond the reservation, by route and hour.
 with span as materialized (
-    select s.seen, s.now, pg_snapshot_xmin(s.seen)::text::bigint as least, pg_snapshot_xmax(s.seen)::text::bigint as beyond
+    select s.seen, s.now, pg_snapshot_xmin(s.seen)::text::bigint as least, pg_snapshot_xmax(s.seen)::text::bigint as beyond,
+        pg_snapshot_xmax(s.now)::text::bigint as coming
     from (select $1::text::pg_snapshot, pg_current_snapshot()) as s (seen, now)
 ), fresh as materialized (
     select l.tenant, l.route, l.kind, l.nano, l.at
     from ledger l
-    where l.xid >= (select s.least from span s) and l.call_id >= $2::uuid
+    where l.xid >= (select s.least from span s) and l.xid < (select s.coming from span s) and l.call_id >= $2::uuid
         and (l.xid >= (select s.beyond from span s) or not pg_visible_in_snapshot(l.xid::text::xid8, (select s.seen from span s)))
         and pg_visible_in_snapshot(l.xid::text::xid8, (select s.now from span s))
 ), added as (
@@ -25,7 +26,7 @@ with span as materialized (
 ), moved as (
     -- not at every look of an idle system
     update spend_cursor c set seen = s.now from span s
-    where exists (select from fresh) or pg_snapshot_xmax(s.now)::text::bigint > s.beyond + 1000
+    where exists (select from fresh) or s.coming > s.beyond + 1000
 )
 select route, date_trunc('hour', at, 'UTC') as hour, count(*) as calls, sum(nano)::bigint as nano
 from fresh

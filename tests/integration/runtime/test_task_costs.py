@@ -1,0 +1,283 @@
+"""Tasks that declare what they cost: reserved, settled, unknown or saved in the ledger, as calls are (P2, P4)."""
+
+import asyncio
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+import tollway
+from runtime_kit import ended, until_true
+from tollway.domain.words import ActorKind, RunState
+from tollway.record.cancel import cancel_runs, end_queued_runs, tell_cancelled
+from tollway.record.reads import list_steps
+from tollway.runtime.registry import Registry
+
+CENT = 10_000_000
+
+
+async def money_of(admin: asyncpg.Connection, run_id: UUID) -> list[tuple[str, int, int | None]]:
+    """A run's ledger entries: kind, nano-dollars, what was saved."""
+    rows = await admin.fetch(
+        "select kind, nano, saved_nano from ledger where run_id = $1 order by call_id, kind", run_id
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_a_declared_cost_is_reserved_and_settled(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """The intent reserves it, the outcome settles it; it is part of the run's cost, and not a call to a model (P10)."""
+
+    @tollway.agent
+    async def buyer(run: tollway.Run) -> list[float]:
+        await run.task("search", str, "a", cost_usd=0.01)
+        await run.task("score", str, "b", cost_usd=Decimal("0.0025"))
+        await run.task("free", str, "c")
+        return [run.budget.spent_usd]
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("buyer"))
+        steps = await list_steps(one.database, row["id"], 0, 10)
+    assert (row["state"], row["output"], row["cost_nano"], row["llm_calls"]) == (
+        "succeeded",
+        b"[0.0125]",
+        12_500_000,
+        0,
+    )
+    assert await money_of(admin, row["id"]) == [("settle", CENT, None), ("settle", 2_500_000, None)]
+    entry = await admin.fetchrow("select * from ledger where run_id = $1 order by call_id", row["id"])
+    named = ("step", "agent", "tenant", "price_version", "route", "tier", "model", "input_tokens", "estimated")
+    assert [entry[name] for name in named] == ["search", "buyer", "default", "declared", None, None, None, 0, False]
+    assert [(step["cost_nano"], step["calls"]) for step in steps] == [(CENT, 0), (2_500_000, 0), (0, 0)]
+    assert await admin.fetchval("select array_agg(reserved_nano order by n) from step") == [CENT, 2_500_000, 0]
+
+
+async def test_a_failed_task_is_paid(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """A function that raised had begun, so each of its calls is settled."""
+    fails = [True, False]
+
+    def flaky() -> str:
+        if fails.pop(0):
+            raise OSError("no")
+        return "yes"
+
+    @tollway.agent
+    async def stubborn(run: tollway.Run) -> str:
+        try:
+            return await run.task("ask", flaky, cost_usd=0.01)
+        except OSError:
+            return await run.task("ask", flaky, cost_usd=0.01)
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("stubborn"))
+    assert (row["state"], row["cost_nano"]) == ("succeeded", 2 * CENT)
+    assert await money_of(admin, row["id"]) == [("settle", CENT, None)] * 2
+
+
+async def test_parallel_tasks_stay_within_the_runs_budget(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P4: as many as the budget covers are done, at once; the others are refused before they begin."""
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        done.append(number)
+        await asyncio.sleep(0)
+
+    @tollway.agent
+    async def greedy(run: tollway.Run) -> list[str]:
+        async def one(number: int) -> str:
+            try:
+                await run.task("work", work, number, cost_usd=0.01)
+            except tollway.LlmError as error:
+                return error.code
+            return "ok"
+
+        return await run.gather(*(one(number) for number in range(9)))
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("greedy", budget_nano=4 * CENT + 1))
+    assert sorted(json.loads(row["output"])) == ["budget_exhausted"] * 5 + ["ok"] * 4
+    assert (len(done), row["cost_nano"], row["steps"]) == (4, 4 * CENT, 4)
+    assert await money_of(admin, row["id"]) == [("settle", CENT, None)] * 4
+
+
+async def test_a_cached_result_costs_nothing_and_says_what_it_saved(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """It needs no money of the run's budget either; the entry is `saved`, and the step shows the saving."""
+
+    @tollway.agent
+    async def thrifty(run: tollway.Run) -> str:
+        return await run.task("rate", str, "EUR", cache_ttl=60, cost_usd=0.01)
+
+    async with make_crew() as one:
+        first = await ended(admin, await one.submit("thrifty"))
+        second = await ended(admin, await one.submit("thrifty", budget_nano=1))
+        steps = await list_steps(one.database, second["id"], 0, 10)
+        assert [one.metrics.task_cache.value(result) for result in ("miss", "hit")] == [1, 1]
+    assert (first["cost_nano"], second["state"], second["cost_nano"]) == (CENT, "succeeded", 0)
+    assert await money_of(admin, first["id"]) == [("settle", CENT, None)]
+    assert await money_of(admin, second["id"]) == [("saved", 0, CENT)]
+    assert await admin.fetchval("select cached from ledger where kind = 'saved'") == "exact"
+    assert (steps[0]["cached"], steps[0]["saved_nano"], steps[0]["cost_nano"]) == (True, CENT, 0)
+
+
+async def test_of_one_flight_one_is_paid(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """Runs that ask for the same at once pay once; what the others had reserved is free again."""
+    go = asyncio.Event()
+
+    async def slow() -> str:
+        await go.wait()
+        return "done"
+
+    @tollway.agent
+    async def together(run: tollway.Run) -> float | None:
+        await run.task("same", slow, cache_ttl=60, cost_usd=0.01)
+        return run.budget.remaining_usd
+
+    async with make_crew() as one:
+        runs = [await one.submit("together", budget_nano=CENT) for _ in range(4)]
+        await until_true(lambda: admin.fetchval("select count(*) = 4 from step"))
+        go.set()
+        rows = [await ended(admin, run_id) for run_id in runs]
+    assert sorted(row["output"] for row in rows) == [b"0.0", b"0.01", b"0.01", b"0.01"]
+    kinds = await admin.fetch("select kind, cached, sum(nano)::int from ledger group by 1, 2 order by 1")
+    assert [tuple(row) for row in kinds] == [("saved", "flight", 0), ("settle", None, CENT)]
+
+
+async def test_a_lost_worker_leaves_its_task_unknown_and_the_next_pays_again(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P2: the ledger shows both: the call that was cut at its whole cost, and the one that was made after it."""
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        reached.set()
+        await go.wait()
+        return "done"
+
+    @tollway.agent
+    async def cut(run: tollway.Run) -> str:
+        return await run.task("work", work, cost_usd=0.01)
+
+    async with make_crew() as one:
+        run_id = await one.submit("cut")
+        await reached.wait()
+        await one.crash()
+    go.set()
+    async with make_crew():
+        row = await ended(admin, run_id)
+    assert (row["state"], row["cost_nano"]) == ("succeeded", CENT)
+    assert await money_of(admin, run_id) == [("unknown", CENT, None), ("settle", CENT, None)]
+    unknown = await admin.fetchrow("select step, price_version, estimated, agent from ledger where kind = 'unknown'")
+    assert tuple(unknown) == ("work", "declared", True, "cut")
+
+
+async def test_a_task_that_must_not_be_repeated_stays_unknown(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P2: with on_unknown="fail" the run fails, and the ledger has the one entry, of the whole cost."""
+    reached = asyncio.Event()
+
+    async def work() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    @tollway.agent
+    async def once(run: tollway.Run) -> None:
+        await run.task("work", work, on_unknown="fail", cost_usd=0.01)
+
+    async with make_crew() as one:
+        run_id = await one.submit("once")
+        await reached.wait()
+        await one.crash()
+    async with make_crew():
+        row = await ended(admin, run_id)
+    assert (row["state"], row["error_code"]) == ("failed", "step_unknown")
+    assert await money_of(admin, run_id) == [("unknown", CENT, None)]
+
+
+async def test_a_task_that_timed_out_is_unknown(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
+    """Cut by the attempt's own time: nobody knows what came of it, so its whole cost stands; later ones may be paid."""
+
+    @tollway.agent(timeout=0.2, max_attempts=1)
+    async def late(run: tollway.Run) -> None:
+        await run.task("work", asyncio.Event().wait, cost_usd=0.01)
+
+    async with make_crew() as one:
+        row = await ended(admin, await one.submit("late"))
+    assert (row["state"], row["error_code"]) == ("dead", "timeout")
+    assert await money_of(admin, row["id"]) == [("unknown", CENT, None)]
+
+
+async def test_a_task_cut_while_another_makes_it_is_released(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """A run that waited for another's making and was stopped had nothing done for it: its cost is surely none."""
+    go = asyncio.Event()
+
+    async def slow() -> None:
+        await go.wait()
+
+    @tollway.agent(timeout=30)
+    async def leading(run: tollway.Run) -> None:
+        await run.task("same", slow, cache_ttl=60, cost_usd=0.01)
+        await run.llm("go on", tier="fast")
+
+    async with make_crew() as one:
+        first = await one.submit("leading")
+        await until_true(lambda: admin.fetchval("select count(*) = 1 from step"))
+        second = await one.submit("leading")
+        await until_true(lambda: admin.fetchval("select count(*) = 2 from step"))
+        tell_cancelled(one.broadcast, await cancel_runs(one.database, [second], "key"))
+        stopped = await ended(admin, second)
+        go.set()
+        assert (await ended(admin, first))["state"] == "succeeded"
+    assert stopped["state"] == "cancelled"
+    assert await money_of(admin, second) == [("release", 0, None)]
+    assert (await money_of(admin, first))[0] == ("settle", CENT, None)
+
+
+async def test_a_run_ended_without_its_worker_leaves_its_task_unknown(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P2: cancelled before another worker had it, a run whose task was cut has the task's cost in the ledger."""
+    reached = asyncio.Event()
+
+    async def work() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    @tollway.agent
+    async def left(run: tollway.Run) -> None:
+        await run.task("free", str)
+        await run.task("work", work, cost_usd=0.01)
+
+    async with make_crew() as one:
+        run_id = await one.submit("left")
+        await reached.wait()
+        await one.crash()
+        await end_queued_runs(one.database, [run_id], RunState.CANCELLED, (ActorKind.KEY, "k"))
+    assert await money_of(admin, run_id) == [("unknown", CENT, None)]
+
+
+@pytest.mark.parametrize("cost", [-0.01, float("nan"), float("inf"), True, "0.01", 1_000_001, None, Decimal("NaN")])
+async def test_a_senseless_cost_is_refused(agents: Registry, make_crew, admin: asyncpg.Connection, cost: Any) -> None:
+    """P11: what is no amount of money raises ValueError before a step is numbered."""
+    said: list[str] = []
+
+    @tollway.agent
+    async def careless(run: tollway.Run) -> None:
+        try:
+            await run.task("t", str, cost_usd=cost)
+        except ValueError as error:
+            said.append(str(error))
+
+    async with make_crew() as one:
+        await ended(admin, await one.submit("careless"))
+    assert said
+    assert said[0].startswith("cost_usd must be a number of dollars")
+    assert await admin.fetchval("select count(*) from step") == 0
