@@ -11,6 +11,7 @@ import time
 import click
 from rich.console import Console
 
+from demo_costs import read_costs, show_costs
 from demo_stack import PROVIDERS, ROOT, Stack, provider_totals, settings, simulate
 from demo_stage import await_ready, stage
 from demo_view import Progress, report
@@ -75,6 +76,9 @@ async def _work(console: Console, stack: Stack, count: int) -> bool:
         totals = await provider_totals(sim_url) if sim_url is not None else None
         console.print()
         good = report(console, work, totals)
+        console.print("\nWhat it cost, by GET /v1/usage", style="bold")
+        costs = await read_costs(admin, sum(run.usage.llm_calls for run in work.runs.values()))
+        good &= show_costs(console, costs, None if totals is None else totals["cost_nano"])
         console.print()
         return good
 

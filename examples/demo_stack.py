@@ -32,9 +32,16 @@ _TIERS = ("fast", "capable", "powerful")
 _READY_TIMEOUT_S = 45.0
 _STOP_TIMEOUT_S = 40.0
 _LOG_LINES = 30
+_SIM_PRICES = {"fast": (0.10, 0.40), "capable": (0.40, 1.60), "powerful": (2.00, 8.00)}
+"""Dollars per million tokens, in and out: what a vendor asks for a small, a middle and a large model."""
+
 _SIM_CONFIG = {
     "latency_s": {"mean": 0.3, "law": "lognormal", "cv": 0.4},
     "output_tokens": {"mean": 60, "law": "uniform", "cv": 0.4},
+    "models": {
+        f"sim-{tier}": {"prices": {"input_usd_per_mtok": asked, "output_usd_per_mtok": answered}}
+        for tier, (asked, answered) in _SIM_PRICES.items()
+    },
 }
 
 
@@ -161,9 +168,16 @@ def free_port() -> int:
 
 
 def settings(provider: str, slots: int) -> str:
-    """The settings as TOML: with the simulated provider only the slots, else a route for each tier too."""
+    """The settings as TOML: slots; with the simulated provider its prices, else a route for each tier."""
     lines = ["[worker]", f"slots = {slots}", ""]
-    if provider != "sim":
+    if provider == "sim":
+        for tier, (asked, answered) in _SIM_PRICES.items():
+            lines += [
+                f'[prices."sim/sim-{tier}"]',
+                f"input_usd_per_mtok = {asked}",
+                f"output_usd_per_mtok = {answered}",
+            ]
+    else:
         key_env, url_env, models = PROVIDERS[provider]
         base_url = os.environ.get(url_env, "")
         lines += [f"[providers.{provider}]", f'kind = "{provider}"', f'api_key_env = "{key_env}"']

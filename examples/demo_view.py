@@ -13,9 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from demo_work import LANES, TENANTS, Work
+from demo_work import TENANTS, Work
 from tollway.client import RunView
 from tollway.domain.money import usd
+from tollway.simulator.customers import LANES
 
 _RATE_WINDOW_S = 2.0
 _PLAIN_EVERY_S = 1.0

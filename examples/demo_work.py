@@ -2,35 +2,25 @@
 
 import asyncio
 import csv
-import random
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
 
 from tollway.client import ApiError, Client, RunView
+from tollway.simulator import customers
+from tollway.simulator.customers import Message
 
-LANES = ("interactive", "standard", "batch")
 TENANTS = {"northbank": 3.0, "citybank": 1.0, "smallbank": 1.0}
-_LANE_SHARES = {"interactive": 0.2, "standard": 0.3, "batch": 0.5}
 _SAMPLE = Path(__file__).parent / "data" / "banking77_sample.csv"
 _ARRIVALS_PER_S = 60.0
 _ARRIVE_MIN_S, _ARRIVE_MAX_S = 3.0, 12.0
 _SUBMITS_AT_ONCE = 64
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a customer, and the intent that people gave it."""
-
-    text: str
-    intent: str
-    lane: str
-    tenant: str
-    customer: str
+with _SAMPLE.open(encoding="utf-8", newline="") as _file:
+    _ROWS = list(csv.DictReader(_file))
 
 
 @dataclass
@@ -56,24 +46,19 @@ class Work:
 
 
 def messages(count: int) -> list[Message]:
-    """`count` messages, their lanes mixed by share, their tenants in turn."""
-    with _SAMPLE.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    lanes = [lane for lane in LANES for _ in range(round(count * _LANE_SHARES[lane]))]
-    lanes += ["batch"] * (count - len(lanes))
-    step = 7919  # a prime: neighbours in the file, which share an intent, come apart
-    found = []
-    for i, tenant in zip(range(count), islice(cycle(TENANTS), count), strict=True):
-        row = rows[i * step % len(rows)]
-        found.append(Message(row["text"], row["category"], lanes[i], tenant, f"customer-{i % 97}"))
-    return found
+    """`count` messages: lanes mixed by share, tenants in turn, some of them repeated as in real traffic."""
+    return customers.messages([row["text"] for row in _ROWS], list(TENANTS), count)
+
+
+def intent(message: Message) -> str:
+    """The intent that people gave a message."""
+    return _ROWS[message.row]["category"]
 
 
 async def submit_all(clients: dict[str, Client], every: Sequence[Message], work: Work) -> None:
     """Submit: the batch lane in bulk at once, the others one by one as they arrive, spread over some seconds."""
     work.wanted.update(message.lane for message in every)
     single = [message for message in every if message.lane != "batch"]
-    random.Random(len(single)).shuffle(single)
     arrive_s = min(_ARRIVE_MAX_S, max(_ARRIVE_MIN_S, len(single) / _ARRIVALS_PER_S))
     gate = asyncio.Semaphore(_SUBMITS_AT_ONCE)
     began = time.monotonic()
@@ -100,7 +85,7 @@ async def _submit_bulk(client: Client, bulk: Sequence[Message], work: Work) -> N
         if isinstance(result, ApiError):
             work.refused[result.code] += 1
         else:
-            work.intents[result.id] = message.intent
+            work.intents[result.id] = intent(message)
 
 
 async def _submit_one(client: Client, message: Message, work: Work, gate: asyncio.Semaphore) -> None:
@@ -112,7 +97,7 @@ async def _submit_one(client: Client, message: Message, work: Work, gate: asynci
             work.refused[error.code] += 1
             return
         work.accept_s.append(time.perf_counter() - began)
-        work.intents[run.id] = message.intent
+        work.intents[run.id] = intent(message)
 
 
 def _input(message: Message) -> dict[str, str]:

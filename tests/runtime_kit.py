@@ -173,10 +173,12 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
 Kind = TypeVar("Kind", Kept, KeptResult)
 
 
-def make_cache(kind: type[Kind], database: Database, ttl_s: float = 3600.0) -> ExactCache[Kind]:
+def make_cache(
+    kind: type[Kind], database: Database, ttl_s: float = 3600.0, *, single_flight: bool = True
+) -> ExactCache[Kind]:
     """The cache of a process that has just begun, over the shared tier of the test's database."""
     shared = SharedAnswers(PostgresAnswers(database), database.clock)
-    return ExactCache(kind, Memory(1 << 20), shared, database.clock, ttl_s)
+    return ExactCache(kind, Memory(1 << 20), shared, database.clock, ttl_s, single_flight=single_flight)
 
 
 def make_gateway(sim: RunningSim, clock: AnchoredClock, tiers: dict[str, Tier] | None = None) -> Gateway:

@@ -205,6 +205,20 @@ async def test_what_one_process_asked_another_does_not(lazy: Database, admin: as
     assert results[MISS] == 0
 
 
+async def test_without_single_flight_each_is_made(lazy: Database) -> None:
+    """Identical calls under way at once are each made, by single flight one is; what is over is given again in both."""
+    for single_flight, calls in ((False, 5), (True, 1)):
+        cache = make_cache(Kept, lazy, single_flight=single_flight)
+        caller, provider = replace(CALLER, tenant=f"flights-{single_flight}"), Provider()
+        key = fingerprint(caller, asked("Hi"))
+
+        async def ask(cache: ExactCache[Kept] = cache, provider: Provider = provider, key: bytes = key) -> str:
+            return (await cache.through(key, CALLER, lambda: provider.answer("Hi"))).result
+
+        assert Counter(await asyncio.gather(*(ask() for _ in range(5))))[MISS] == provider.calls == calls
+        assert await ask() == HIT
+
+
 async def test_lanes_do_not_wait_for_each_other(lazy: Database) -> None:
     """P6: an interactive call does not wait for the same call of batch work; of one lane, one is made for all."""
     cache = make_cache(Kept, lazy)

@@ -76,9 +76,9 @@ def bench(  # click passes every option by its name
 ) -> None:
     """Measure Tollway on this machine, durable, from HTTP in to result stored.
 
-    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits, and of those about the
-    queue: backlog, isolation, fairness, overload, documents. Without one, all of them in turn (about an hour; with
-    --quick 20 minutes).
+    SCENARIO is any of saturated, paced, in-flight, ten-calls, wire, failover, repeats, limits, of those about money:
+    savings, money, and of those about the queue: backlog, isolation, fairness, overload, documents. Without one, all
+    of them in turn (about an hour; with --quick 20 minutes).
     """
     try:
         options = BenchOptions(

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tollway.simulator.bench.machine import Machine
-from tollway.simulator.bench.report import CallPhase, Phase, ScenarioReport
+from tollway.simulator.bench.report import CallPhase, Phase, ScenarioReport, Sheet
 
 _MARKS = {True: "[green]met[/]", False: "[yellow]missed[/]", None: ""}
 
@@ -19,6 +19,8 @@ def show(console: Console, report: ScenarioReport) -> None:
         bound = "" if figure.bound is None else f"{sign} {figure.bound:g}"
         figures.add_row(figure.name, f"{figure.value:,g} {figure.unit}", bound, _MARKS[figure.met])
     console.print(figures)
+    for sheet in report.sheets:
+        _show_sheet(console, sheet)
     for phase in report.phases:
         _show_phase(console, phase)
     if report.calls:
@@ -26,6 +28,15 @@ def show(console: Console, report: ScenarioReport) -> None:
     for problem in report.problems:
         console.print(f"[red]problem:[/] {problem}", highlight=False)
     console.print()
+
+
+def _show_sheet(console: Console, sheet: Sheet) -> None:
+    table = Table(title=sheet.title, title_justify="left")
+    for number, name in enumerate(sheet.columns):
+        table.add_column(name, justify="right" if number else "left")
+    for row in sheet.rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _show_phase(console: Console, phase: Phase) -> None:

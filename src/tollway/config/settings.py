@@ -158,14 +158,17 @@ class Llm(Section):
 
     `timeout_s` bounds one request to a provider. A call waits for capacity `spill_after_s` before a route of a lower
     priority is used instead, and `park_after_s` before its run parks. Answers are kept `cache_ttl_s`, in memory up to
-    `cache_bytes_max` a process; `wire_cache` says whether clients of the wire get them unasked. A provider's repeated
-    calls are bounded by `retry_share` of its first ones.
+    `cache_bytes_max` a process; `wire_cache` says whether clients of the wire get them unasked. With `cache` off no
+    answer is given again, whatever calls ask; without `single_flight` identical calls at once are each made. A
+    provider's repeated calls are bounded by `retry_share` of its first ones.
     """
 
     max_tokens_default: Count = 1024
     timeout_s: Seconds = 120.0
     spill_after_s: Seconds = 1.0
     park_after_s: Seconds = 30.0
+    cache: Literal["off", "exact"] = "exact"
+    single_flight: bool = True
     cache_ttl_s: Seconds = 3600.0
     cache_bytes_max: Count = 64 * 1024 * 1024
     wire_cache: Literal["off", "exact"] = "off"

@@ -33,7 +33,7 @@ async def caches(parts: Base) -> AsyncIterator[Caches]:
     memory, shared = Memory(settings.cache_bytes_max), SharedAnswers(PostgresAnswers(lazy), parts.clock)
     try:
         yield Caches(
-            ExactCache(Kept, memory, shared, parts.clock, settings.cache_ttl_s),
+            ExactCache(Kept, memory, shared, parts.clock, settings.cache_ttl_s, single_flight=settings.single_flight),
             ExactCache(KeptResult, memory, shared, parts.clock, settings.cache_ttl_s),
         )
     finally:

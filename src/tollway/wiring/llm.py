@@ -76,6 +76,8 @@ async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncI
         options = GovernorOptions(
             settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent, spend=settings.spend
         )
+        kept = cached.llm if settings.llm.cache == "exact" else None
+        options = GovernorOptions(settings.llm, parts.clock, shift, kept, spent=tokens.spent)
         governor = Governor(gateway, guards, parts.metrics, options)
         for route in settings.routes:
             _gauge(parts.metrics, governor, guards, route.name)

@@ -60,6 +60,14 @@ def test_defaults_are_the_contracts() -> None:
     assert settings_warnings(settings) == []
 
 
+def test_cache_and_single_flight_are_on_unless_switched_off() -> None:
+    """An operator turns kept answers or single flight off, in the file or by the environment; else both are on."""
+    assert (load().llm.cache, load().llm.single_flight) == ("exact", True)
+    switched = load('[llm]\ncache = "off"\n', {"TOLLWAY_LLM__SINGLE_FLIGHT": "false"}).llm
+    assert (switched.cache, switched.single_flight) == ("off", False)
+    assert "llm.cache" in faults('[llm]\ncache = "on"\n')
+
+
 def test_without_routes_the_simulated_provider_serves_all_tiers() -> None:
     """No file means routes to the simulator for the three tiers, priced as it charges."""
     settings = load()

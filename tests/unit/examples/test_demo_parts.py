@@ -9,23 +9,24 @@ import pytest
 
 from tollway.client.views import as_run
 from tollway.config import load_settings
+from tollway.simulator.customers import LANES
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from demo_stack import PROVIDERS, Stack, settings  # noqa: E402 - found by the path above
 from demo_view import Figures, percentile  # noqa: E402
-from demo_work import LANES, TENANTS, messages  # noqa: E402
+from demo_work import TENANTS, intent, messages  # noqa: E402
 
 
 def test_the_mix_has_every_lane_and_tenant() -> None:
-    """600 messages go to three lanes by share and three tenants alike; neighbours differ in intent."""
+    """600 messages go to three lanes by share and three tenants alike; most texts are new, and intents are mixed."""
     found = messages(600)
     lanes = Counter(message.lane for message in found)
     assert [lanes[lane] for lane in LANES] == [120, 180, 300]
     assert Counter(message.tenant for message in found) == dict.fromkeys(TENANTS, 200)
-    assert len({message.text for message in found}) == 600
-    assert len({message.intent for message in found}) > 70
+    assert 400 <= len({message.text for message in found}) <= 440
+    assert len({intent(message) for message in found}) > 70
 
 
 @pytest.mark.parametrize("count", [6, 7, 2_500])

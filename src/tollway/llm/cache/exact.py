@@ -52,15 +52,26 @@ class Found(msgspec.Struct, Generic[Value], frozen=True, gc=False):
 class ExactCache(Generic[Value]):
     """Answers of one `kind` by fingerprint, for `ttl_s` seconds where nothing else is said.
 
-    Caches of several kinds may share memory and shared tier: a fingerprint says its kind.
+    Caches of several kinds may share memory and shared tier: a fingerprint says its kind. Without `single_flight`
+    identical calls under way at once are each made.
     """
 
-    def __init__(self, kind: type[Value], memory: Memory, shared: SharedAnswers, clock: Clock, ttl_s: float) -> None:
+    def __init__(
+        self,
+        kind: type[Value],
+        memory: Memory,
+        shared: SharedAnswers,
+        clock: Clock,
+        ttl_s: float,
+        *,
+        single_flight: bool = True,
+    ) -> None:
         self.flights: Flights[Value] = Flights()
         self._memory = memory
         self._shared = shared
         self._clock = clock
         self._ttl_s = ttl_s
+        self._single_flight = single_flight
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode
 
@@ -104,15 +115,24 @@ class ExactCache(Generic[Value]):
         value = self.peek(key)
         if value is not None:
             return Found(value, HIT)
+        if not self._single_flight:
+            return await self._found_or_made(key, caller, make, ttl_s)
         with await self._board(key + caller.lane.encode(), patience_s) as flight:
             if flight.answer is not None:
                 return Found(flight.answer, FLIGHT)
-            value, result = await self.find(key), SHARED_HIT
-            if value is None:
-                value, result = await make(), MISS
-                self.keep(key, caller, value, ttl_s)
-            flight.land(value)
-            return Found(value, result)
+            found = await self._found_or_made(key, caller, make, ttl_s)
+            flight.land(found.value)
+            return found
+
+    async def _found_or_made(
+        self, key: bytes, caller: Caller, make: Callable[[], Awaitable[Value]], ttl_s: float | None
+    ) -> Found[Value]:
+        value = await self.find(key)
+        if value is not None:
+            return Found(value, SHARED_HIT)
+        value = await make()
+        self.keep(key, caller, value, ttl_s)
+        return Found(value, MISS)
 
     async def _board(self, key: bytes, patience_s: float | None) -> Flight[Value]:
         if patience_s is None:

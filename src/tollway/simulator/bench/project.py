@@ -28,12 +28,18 @@ async def ten_calls(run: tollway.Run, ticket: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RouteSetup:
-    """A route to the provider of that number; `keys` are further keys of `[[routes]]`. Its name is its model's."""
+    """A route to the provider of that number; `keys` are further keys of `[[routes]]`. Its name is its model's.
+
+    `price` is what a model costs, as `[prices]` has it.
+    """
 
     model: str = "sim-fast"
     tier: str = "fast"
     provider: int = 0
     keys: Mapping[str, object] = field(default_factory=dict)
+    price: Mapping[str, object] = field(
+        default_factory=lambda: {"input_usd_per_mtok": 0.15, "output_usd_per_mtok": 0.60}
+    )
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,7 @@ class Project:
             provider = f"sim{route.provider}"
             keys = {"name": route.model, "tier": route.tier, "provider": provider, "model": route.model}
             parts.append(_table("[[routes]]", {**keys, "latency_p99_max_s": _LATENCY_MAX_S, **route.keys}))
-            price = {"input_usd_per_mtok": 0.15, "output_usd_per_mtok": 0.60}
-            parts.append(_table(f'[prices."{provider}/{route.model}"]', price))
+            parts.append(_table(f'[prices."{provider}/{route.model}"]', route.price))
         return "\n".join(parts)
 
 

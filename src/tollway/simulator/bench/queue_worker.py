@@ -39,7 +39,7 @@ class QueueWorker:
         self.backends = backends
         self.done = 0
         self._claims = Claims(database, lazy, worker)
-        self._record = JournalRecord(database, worker)
+        self.record = JournalRecord(database, worker)
         self._actor = str(worker)
         self._agent = agent
         self._floor = Floor()
@@ -88,7 +88,7 @@ class QueueWorker:
         return claimed.claims
 
     async def _end(self, claims: Sequence[Claim]) -> None:
-        verdicts = await self._record.complete([self._ending(claim) for claim in claims])
+        verdicts = await self.record.complete([self._ending(claim) for claim in claims])
         for claim, verdict in zip(claims, verdicts, strict=True):
             if verdict is not True:
                 raise RuntimeError(f"the end of run {claim.run_id} was refused: {verdict}")

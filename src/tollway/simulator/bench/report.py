@@ -63,6 +63,14 @@ class CallPhase(msgspec.Struct, frozen=True, kw_only=True):
     machine_after: Machine
 
 
+class Sheet(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of its own, as text: its title, its columns, its rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
 class ScenarioReport(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario's findings; `problems` are broken promises, unlike a figure that misses its bound."""
 
@@ -71,6 +79,7 @@ class ScenarioReport(msgspec.Struct, frozen=True, kw_only=True):
     phases: list[Phase]
     problems: list[str]
     calls: list[CallPhase] = []
+    sheets: list[Sheet] = []
 
     @property
     def missed(self) -> list[Figure]:
@@ -97,6 +106,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
                 "problems": one.problems,
                 "phases": msgspec.to_builtins(one.phases),
                 "calls": msgspec.to_builtins(one.calls),
+                "sheets": msgspec.to_builtins(one.sheets),
             }
             for one in self.scenarios
         ]
