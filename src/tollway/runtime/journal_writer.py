@@ -8,6 +8,7 @@ from uuid import UUID
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import JournalRecord
 from tollway.record.writes import Ending, Leaving, RunWrite
+from tollway.spend.budgets import NO_BUDGETS, Budgets
 from tollway.telemetry.metrics import Metrics
 
 
@@ -19,9 +20,19 @@ class Writing(Protocol):
 
 
 class JournalWriter:
-    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
+    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database.
 
-    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
+    `budgets` pay for the calls of its runs.
+    """
+
+    def __init__(
+        self,
+        record: JournalRecord,
+        on_written: Callable[[UUID], None],
+        metrics: Metrics,
+        budgets: Budgets = NO_BUDGETS,
+    ) -> None:
+        self.budgets = budgets
         self._on_written = on_written
         self.loop = asyncio.get_running_loop()
         patient = FlushOptions(patience_s=float("inf"))

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from tollway.domain.budgets import Exhausted
 from tollway.domain.errors import LlmError
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import ToolCall, Usage
@@ -78,17 +79,19 @@ class StepBooks:
         self.recorded: Recorded | None = None
 
     async def intend(self, plan: Plan) -> UUID:
-        """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
+        """Reserve the worst case in the run's budget and its tenant's, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
         journal.first_tier = journal.first_tier or self._tier
         limit = journal.claim.budget_nano
         if limit is not None and journal.spent_nano + journal.reserved_nano + plan.reserve_nano > limit:
-            raise LlmError(
+            error = LlmError(
                 "budget_exhausted",
                 f"the run's budget of {limit / 1e9:.6f} USD does not cover this call "
                 f"({plan.reserve_nano / 1e9:.6f} USD at worst, {journal.spent_nano / 1e9:.6f} spent)",
                 final=True,
             )
+            error.exhausted = Exhausted(0, None, parks=False)
+            raise error
         call_id = self._ids.new()
         journal.reserved_nano += plan.reserve_nano
         try:
@@ -174,10 +177,17 @@ class StepBooks:
 
     async def _intend(self, call_id: UUID, reserved: Reservation) -> None:
         journal = self._journal
-        if self._n is None:
-            self._n, durable = journal.intend(self._step, call_id, reserved)
-        else:
-            durable = await journal.intend_again(self._n, self._step, call_id, reserved)
+        if self._n is not None:
+            await journal.make_room(self._n)
+        hold = await journal.holds.reserve(reserved.nano)
+        try:  # nothing is awaited from here on, so that who waits for all intents of old budgets misses none
+            if self._n is None:
+                self._n, durable = journal.intend(self._step, call_id, reserved, hold)
+            else:
+                durable = journal.intend_again(self._n, self._step, call_id, reserved, hold)
+        except BaseException:
+            journal.holds.drop(hold)
+            raise
         await journal.begin(self._n, durable)
 
     def _number(self) -> int:
