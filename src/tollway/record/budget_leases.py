@@ -103,5 +103,10 @@ class BudgetLeases:
 
     async def refund_openings(self) -> None:
         """Calls under way when an account was opened count at what they cost, as soon as that is known."""
-        while len(await self._database.rows("refund_openings", REFUNDS_MAX)) == REFUNDS_MAX:
-            pass
+        while True:
+            rows = await self._database.rows("find_refunds", REFUNDS_MAX)
+            if rows:
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                await self._database.rows("refund_openings", *columns)
+            if len(rows) < REFUNDS_MAX:
+                return

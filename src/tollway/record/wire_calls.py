@@ -114,6 +114,10 @@ class WireCalls:
         """Note an answer given again; durable soon, awaited by nobody but `drain`."""
         self._hits.put(hit).add_done_callback(_looked_at)
 
+    async def settled(self) -> None:
+        """Wait until every reservation handed in by now stands, or is refused."""
+        await self._opening.settled()
+
     async def drain(self) -> None:
         """Wait until what is under way was closed and all that was handed in is written, a moment at most for each.
 

@@ -47,6 +47,12 @@ class JournalWriter:
         await self.endings.drain()
         await self.leavings.drain()
 
+    async def settled(self) -> None:
+        """Wait until all that journals hold by now is written: what is on its way, and what gathered behind it."""
+        for _ in range(2):
+            await self.writes.settled()
+            await asyncio.sleep(0)  # a journal hands in what gathered when it hears that its last write has landed
+
     async def _write(self, journals: Sequence[Writing]) -> list[bool | Exception]:
         taken = [journal.take() for journal in journals]
         writes = [write for write in taken if write is not None]

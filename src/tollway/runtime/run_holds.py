@@ -19,15 +19,20 @@ _AWAY_S = 0.25
 class RunHolds:
     """The holds of one claim. Each ends once: with an outcome on record, without an intent on record, or given up."""
 
-    __slots__ = ("_budgets", "_caller", "_held")
+    __slots__ = ("_budgets", "_caller", "_claim", "_held", "_task_type")
 
     def __init__(self, budgets: Budgets, claim: Claim, task_type: str) -> None:
         self._budgets = budgets
-        self._caller = Caller(claim.tenant, claim.lane, claim.agent, task_type=task_type, key_id=claim.key_id)
+        self._claim = claim
+        self._task_type = task_type
+        self._caller: Caller | None = None
         self._held: dict[UUID, Hold] = {}
 
     async def reserve(self, nano: int) -> Hold:
         """Hold the worst case of a call; waits out an outage of the database, as intents do. Raises LlmError."""
+        if self._caller is None:
+            claim = self._claim
+            self._caller = Caller(claim.tenant, claim.lane, claim.agent, task_type=self._task_type, key_id=claim.key_id)
         while True:
             try:
                 return await self._budgets.reserve(self._caller, nano, BUSY_PATIENCE_S)

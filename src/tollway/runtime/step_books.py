@@ -79,7 +79,7 @@ class StepBooks:
         self.recorded: Recorded | None = None
 
     async def intend(self, plan: Plan) -> UUID:
-        """Reserve the worst case in the run's budget and its tenant's, and write the intent. Raises LlmError, Fenced."""
+        """Reserve the worst case in all budgets that cover it, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
         journal.first_tier = journal.first_tier or self._tier
         limit = journal.claim.budget_nano

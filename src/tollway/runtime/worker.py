@@ -148,6 +148,10 @@ class Worker:
             await self._true_up()
             await self._open_full()
 
+    async def settled(self) -> None:
+        """Wait until what its runs' journals hold by now is written."""
+        await self._writer.settled()
+
     def abandon(self) -> None:
         """Another process was given this worker's runs: stop them all, and write nothing."""
         self.abandoned = True

@@ -46,13 +46,11 @@ async def _nothing_under_way() -> None:
 class GuardOptions:
     """How long slices hold beyond their last lease (seconds; below the lease of the process' own row).
 
-    `settled_in` returns when all intents handed in before are on record or refused: then, after a change of budgets,
-    no call is on its way that reserved by the old ones. `on_exhausted` hears of accounts that cannot pay, and what was
+    `on_exhausted` hears of accounts that cannot pay, and what was
     asked of them in vain.
     """
 
     valid_s: float = 7.0
-    settled_in: Callable[[], Awaitable[None]] = _nothing_under_way
     on_exhausted: Callable[[int, int], Awaitable[None]] | None = None
 
 
@@ -77,6 +75,7 @@ class BudgetGuard:
         self._leasing = Leasing(leases, clock, self._options.valid_s)
         self._budgets: Callable[[], Mapping[str, Sequence[Budget]]] = dict
         self._process: Callable[[], int] = int
+        self._settled: Callable[[], Awaitable[None]] = _nothing_under_way
         self._inner: deque[_Waiter] = deque()
         self._others: deque[_Waiter] = deque()
         self._version = 0
@@ -87,10 +86,19 @@ class BudgetGuard:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, process: Callable[[], int], budgets: Callable[[], Mapping[str, Sequence[Budget]]]) -> None:
-        """Begin to lease; a second start is nothing. `changed` tells from when on the budgets hold."""
+    def start(
+        self,
+        process: Callable[[], int],
+        budgets: Callable[[], Mapping[str, Sequence[Budget]]],
+        settled: Callable[[], Awaitable[None]] = _nothing_under_way,
+    ) -> None:
+        """Begin to lease; a second start is nothing. `changed` tells when there are others.
+
+        `settled` returns when all intents handed in before are on record, or refused: then, after a change, no call is
+        on its way any more that reserved by the budgets of before.
+        """
         if self._task is None:
-            self._process, self._budgets = process, budgets
+            self._process, self._budgets, self._settled = process, budgets, settled
             self._pots.take(budgets())
             self._task = asyncio.get_running_loop().create_task(self._keep(), name="budgets")
 
@@ -249,7 +257,7 @@ class BudgetGuard:
             return
         if self._unseen:
             version = self._version
-            await self._options.settled_in()
+            await self._settled()
             await self._leasing.see(version)
         waiting = self._waiting()
         wanted: dict[Pot, Wants] = {}

@@ -23,8 +23,10 @@ from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
+from tollway.spend.guard import BudgetGuard
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
+from tollway.wiring.budgets import budget_guard
 from tollway.wiring.llm import llm_path
 from tollway.wiring.wire import door_options
 
@@ -44,9 +46,12 @@ async def run_api(settings: Settings, workers_expected: int = 0, *, wire_only: b
         shifts = ShiftBoard(parts.database, parts.broadcast)
         budgets = BudgetBoard(parts.database, parts.broadcast)
         tokens = TokenBook(parts.database, parts.broadcast, parts.clock, reads=True)
+        guard = budget_guard(parts)
         async with _wire(parts, shifts, tokens, needed=wire_only) as wire:
-            api = _make_api(parts, shifts, tokens, wire, _options(settings, workers_expected, wire_only=wire_only))
+            options = _options(settings, workers_expected, wire_only=wire_only)
+            api = _make_api(parts, shifts, tokens, wire, options, guard)
             api.services.sync.on_change(lambda snapshot: budgets.take(snapshot.budgets, snapshot.version))
+            budgets.on_change(lambda: guard.changed(budgets.version))
             given = os.environ.get("TOLLWAY_ADMIN_KEY")
             if given:
                 await ensure_admin_key(parts.database, given)
@@ -92,7 +97,12 @@ async def _wire(
 
 
 def _make_api(
-    parts: Base, shifts: ShiftBoard, tokens: TokenBook, wire: WireServices | None, options: ApiOptions
+    parts: Base,
+    shifts: ShiftBoard,
+    tokens: TokenBook,
+    wire: WireServices | None,
+    options: ApiOptions,
+    guard: BudgetGuard,
 ) -> Api:
     settings = parts.settings
     route_facts = dict if wire is None else wire.governor.board.facts
@@ -121,5 +131,6 @@ def _make_api(
         options,
         route_facts,
         wire,
+        guard,
     )
     return create_app(services)

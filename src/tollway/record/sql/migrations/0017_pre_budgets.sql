@@ -224,7 +224,7 @@ begin
     loop
         inner_given := greatest(0, least(ask.inner_want, ask.hard - ask.used));
         given := inner_given + greatest(0, least(ask.want, ask.line - ask.used - inner_given));
-        if case when ask.inner_want > 0 then inner_given else given end < ask.first then
+        if (case when ask.inner_want > 0 then inner_given else given end) < ask.first then
             given := 0;
         end if;
         given := given + greatest(0, least(

@@ -22,19 +22,22 @@ select s.process from budget_slice s where not exists (select from process p whe
 union
 select d.process from budget_delta d where not exists (select from process p where p.id = d.process)
 
+-- name: find_refunds
+-- Calls that were under way when an account was opened, and have their entries now, with what they cost. At most $1 of them.
+select o.account, o.call_id, l.paid
+from budget_opening o
+cross join lateral (
+    select sum(l.nano)::bigint as paid from ledger l where l.call_id = o.call_id and l.kind <> 'saved'
+) as l
+where l.paid is not null
+limit $1
+
 -- name: refund_openings
--- Calls that were under way when an account was opened, and have their entries now: what they cost counts instead of what
--- they had reserved. At most $1 of them.
+-- What such calls cost counts instead of what they had reserved; a second time is nothing.
 with due as materialized (
-    select o.account, o.call_id, o.nano, l.paid
-    from budget_opening o
-    cross join lateral (
-        select sum(l.nano)::bigint as paid from ledger l where l.call_id = o.call_id and l.kind <> 'saved'
-    ) as l
-    where l.paid is not null
-    limit $1
+    select * from unnest($1::bigint[], $2::uuid[], $3::bigint[]) as d (account, call_id, paid)
 ), locked as materialized (
-    select a.id from budget_account a where a.id in (select d.account from due d) order by a.id for no key update
+    select a.id from budget_account a where a.id = any ($1::bigint[]) order by a.id for no key update
 ), gone as (
     delete from budget_opening o using due d join locked l on l.id = d.account
     where o.account = d.account and o.call_id = d.call_id
