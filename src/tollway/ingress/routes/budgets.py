@@ -44,8 +44,12 @@ async def replace_budgets(request: Request) -> Response:
     keys = {key.id for key in snapshot.keys.values() if key.tenant == tenant}
     keys |= {budget.key for budget in snapshot.budgets.get(tenant, ()) if budget.key is not None}  # perhaps revoked
     check_budgets(body, services.options.lanes, keys.__contains__)
-    version = await put_budgets(services.database, tenant, [given.budget(tenant) for given in body.budgets])
-    await services.sync.changed(version)
+    put = await put_budgets(services.database, tenant, [given.budget(tenant) for given in body.budgets])
+    for lane in put.opened:
+        services.news.publish("queue", lane)
+    services.news.publish("due", "")
+    services.news.publish("budget", "")
+    await services.sync.changed(put.version)
     return await _list(request, tenant)
 
 
