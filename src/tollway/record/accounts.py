@@ -27,7 +27,8 @@ class AccountBoard:
         self._news = news
         self.now: Mapping[int, AccountState] = {}
         self._watched: list[int] = []
-        self._any = False
+        self._governed: BudgetsOf = {}
+        self._turns = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -49,8 +50,12 @@ class AccountBoard:
                 await task
 
     def govern(self, budgets: BudgetsOf) -> None:
-        """These budgets are in force."""
-        self._any = bool(budgets)
+        """These budgets are in force; of one that was changed nothing is known until the next reading."""
+        before = {budget.id: budget for of_tenant in self._governed.values() for budget in of_tenant}
+        same = {one.id for of_tenant in budgets.values() for one in of_tenant if before.get(one.id) == one}
+        self.now = {budget: state for budget, state in self.now.items() if budget in same}
+        self._governed = budgets
+        self._turns += 1
         self._watched = [
             budget.id
             for of_tenant in budgets.values()
@@ -61,17 +66,20 @@ class AccountBoard:
 
     async def read(self) -> None:
         """Read how they stand. Raises DatabaseUnavailable."""
+        turn = self._turns
         rows = await self._database.rows("read_accounts", self._watched)
+        if turn != self._turns:  # read before a change, perhaps: it says nothing of what holds now
+            self._wake.set()
+            return
         self.now = {row["budget"]: AccountState(row["ends"], row["spent_nano"], row["exhausted_lanes"]) for row in rows}
 
     async def _keep_reading(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(READ_EVERY_S * random.uniform(0.9, 1.1) if self._any else None):
+                async with asyncio.timeout(READ_EVERY_S * random.uniform(0.9, 1.1) if self._governed else None):
                     await self._wake.wait()
             self._wake.clear()
-            if not self._any:
-                self.now = {}
+            if not self._governed:
                 continue
             with contextlib.suppress(DatabaseUnavailable):
                 await self.read()
