@@ -11,6 +11,8 @@ from tollway.record.budgets import budget_gate, exhausted, mend_broke, mend_gate
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
+from tollway.record.rungs import put_rungs
+from tollway.record.settings_sync import read_settings
 from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 from tollway.record.writes import Leaving
@@ -220,5 +222,27 @@ async def test_forced_to_park_shuts_lines_and_others_shut_none(database: Databas
         assert await exhausted(database, await open_account(admin, USD), USD)
         assert set((await lines(admin)).values()) == {0}
     await admin.execute("update budget set forced = array['park']")
-    await database.rows("turn_broke", ["default"])
+    await mend_broke(database)
     assert set((await lines(admin)).values()) == {4}
+
+
+async def test_a_ladder_that_parks_early_shuts_lines_by_what_is_spent(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """P8, P12: from its share of the limit on what `park` covers is not looked at; lifted by hand it is again."""
+    ladder = (LadderStep(60.0, Rung.PARK),)
+    await put_budgets(
+        database, "default", [Budget(0, "default", Period.DAY, hard_nano=100 * USD, ladder=ladder, on_hard=Rung.REFUSE)]
+    )
+    await open_account(admin, 59 * USD)
+    await accept_all(database, [new_run(), new_run(lane="interactive")])
+    await mend_broke(database)
+    assert set((await lines(admin)).values()) == {0}
+    await admin.execute("update budget_slice set spent_nano = $1", 60 * USD)
+    await mend_broke(database)
+    assert set((await lines(admin)).values()) == {4}
+    (budget,) = (await read_settings(database)).budgets["default"]
+    put = await put_rungs(database, "default", budget.id, (), (Rung.PARK,))
+    assert put is not None
+    assert sorted(put.opened) == ["interactive", "standard"]
+    assert set((await lines(admin)).values()) == {0}

@@ -16,6 +16,7 @@ from tollway.ingress.bodies import decode_body
 from tollway.ingress.problems import invalid, invalid_input
 from tollway.record.budgets import BudgetUse
 from tollway.record.run_document import rfc3339
+from tollway.spend.ladder import rungs
 
 BUDGETS_MAX = 1000
 LADDER_STEPS_MAX = 32
@@ -168,6 +169,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def budget_document(budget: Budget, use: BudgetUse) -> dict[str, Any]:
     """A budget as it is shown: its settings, and how it stands in its present period."""
     hard = budget.hard_nano
+    standing = rungs(budget, use.spent_nano)
     left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
     return {
         "id": str(budget.id),
@@ -192,6 +194,7 @@ def budget_document(budget: Budget, use: BudgetUse) -> dict[str, Any]:
         **_money("left", left),
         "pct": None if hard is None else _pct(use.spent_nano, hard),
         "exhausted": use.exhausted_at is not None,
+        "rungs": [rung.value for rung in Rung if rung in standing],
     }
 
 

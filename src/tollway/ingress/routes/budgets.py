@@ -1,19 +1,19 @@
 """The budgets of a tenant; a change is answered when every API process holds it."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from tollway.domain.budgets import Budget, Period
+from tollway.domain.budgets import Budget
 from tollway.ingress.bodies import check_content_type
 from tollway.ingress.budget_bodies import budget_document, check_budgets, decode_budgets
 from tollway.ingress.openapi import describe
 from tollway.ingress.requests import answer, context, identify, query_of, read_bytes, refuse_unknown
 from tollway.record.budgets import BudgetUse, put_budgets, read_budget_use
 from tollway.record.keys import unknown_tenant
+from tollway.spend.periods import FOREVER, span
 
 router = APIRouter(tags=["tenants"])
 
@@ -64,27 +64,10 @@ async def _list(request: Request, tenant: str) -> Response:
 
 def _document(budget: Budget, use: BudgetUse | None, now: float) -> dict[str, Any]:
     if use is None:  # nobody has asked for money of this period yet
-        begins, ends = _present(budget.period, ZoneInfo(budget.timezone), now)
-        use = BudgetUse(begins, ends, 0, 0, None)
+        begins, ends = span(budget.period, budget.timezone, now)
+        use = BudgetUse(_moment(begins), None if ends == FOREVER else _moment(ends), 0, 0, None)
     return budget_document(budget, use)
 
 
-def _present(period: Period, zone: ZoneInfo, now: float) -> tuple[datetime, datetime | None]:
-    """When the present period of a budget began and when the next one does; None: never."""
-    today = datetime.fromtimestamp(now, zone).date()
-    match period:
-        case Period.TOTAL:
-            return datetime.fromtimestamp(0, UTC), None
-        case Period.DAY:
-            first, after = today, today + timedelta(days=1)
-        case Period.WEEK:
-            first = today - timedelta(days=today.weekday())
-            after = first + timedelta(days=7)
-        case Period.MONTH:
-            first = today.replace(day=1)
-            after = (first + timedelta(days=31)).replace(day=1)
-    return _midnight(first, zone), _midnight(after, zone)
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime.combine(day, time(), zone).astimezone(UTC)
+def _moment(epoch_s: float) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)

@@ -34,6 +34,8 @@ _PASSED_ON = frozenset(status.value for status in HTTPStatus if 400 <= status < 
 
 _INPUTS = {"openai.responses": {"messages": "input"}, "openai.embeddings": {"messages": "input"}}
 _RETRY_S = 1.0
+_SOON_S = 60.0
+"""What SDKs wait before they try again at the most."""
 
 
 def fault_of(error: BaseException, form: str) -> tuple[Fault, Headers] | None:
@@ -71,8 +73,9 @@ def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
     if retriable and status in (429, 503):
         waits = retry_headers(max(0.05, error.retry_after_s or _RETRY_S))
         headers = [(name.lower().encode(), value.encode()) for name, value in waits.items()]
-    if error.exhausted is not None and error.parks:  # others hold what they may not need: it is soon known
-        waits = retry_headers(max(0.05, error.retry_after_s or _RETRY_S)) | {"x-should-retry": "true"}
+    soon_s = max(0.05, error.retry_after_s or _RETRY_S)
+    if error.exhausted is not None and error.parks and soon_s <= _SOON_S:  # others hold what they may not need
+        waits = retry_headers(soon_s) | {"x-should-retry": "true"}
         return Fault(status, error.code, str(error), param), [
             (k.lower().encode(), v.encode()) for k, v in waits.items()
         ]

@@ -1,7 +1,7 @@
 -- Lines whose money is spent are shut, so that what waits in them is not even looked at (P8).
 --
 -- flow.state 4 is broke: a budget that covers the line wholly (its tenant, perhaps its agent or lane; not a task type or a key,
--- which runs of one line differ in) has nothing left, or an operator forced it to park. Like 2 (shut) and 3 (full) such a line
+-- which runs of one line differ in) has nothing left, or stands on its ladder's `park`, or an operator forced that. Like 2 (shut) and 3 (full) such a line
 -- is in no index that a claim reads. A pause goes before it, it goes before a cap.
 --
 -- budget_account.exhausted_at says since when nothing is left, and exhausted_lanes of whom: `all`, or `others` while the
@@ -18,6 +18,11 @@ alter table budget_account
         (exhausted_at is null) = (exhausted_lanes is null) and (exhausted_at is null) = (exhausted_below is null)
     );
 create index budget_account_exhausted on budget_account (budget) where exhausted_at is not null;
+-- Budgets that park before all is spent: the keeper looks after them.
+alter table budget add column parks_early boolean not null generated always as (
+    'park' = any (forced) or jsonb_path_exists(ladder, '$[*] ? (@.rung == "park" && @.at_pct < 100)')
+) stored;
+create index budget_parking_early on budget (tenant) where parks_early;
 
 -- What of an account is spent: by slices that are closed, and by those that live as far as they told.
 create function spent_of(of_account bigint) returns bigint language sql stable as $$
@@ -28,12 +33,17 @@ $$;
 -- What shuts lines of these tenants: of which agent and which lane (null: any), and whether the interactive one is spared.
 create function broke_scopes(tenants text[])
     returns table (tenant text, agent text, lane text, spares boolean) language sql stable as $$
-    select b.tenant, b.agent, b.lane, coalesce(a.exhausted_lanes = 'others', false) and 'park' <> all (b.forced)
+    select b.tenant, b.agent, b.lane, coalesce(a.exhausted_lanes = 'others', false) and not r.early
     from budget b
-    left join budget_account a on a.budget = b.id and a.exhausted_at is not null and a.begins <= clock_timestamp()
-        and (a.ends is null or a.ends > clock_timestamp())
+    left join budget_account a on a.budget = b.id and a.begins <= clock_timestamp() and (a.ends is null or a.ends > clock_timestamp())
+    cross join lateral (
+        select b.parks_early and ('park' = any (b.forced) or ('park' <> all (b.lifted) and exists (
+            select from jsonb_to_recordset(b.ladder) as s (rung text, at_pct float8)
+            where s.rung = 'park' and spent_of(a.id) * 100.0 >= s.at_pct * b.hard_nano
+        ))) as early
+    ) as r
     where b.tenant = any (tenants) and b.task_type is null and b.key_id is null
-        and ('park' = any (b.forced) or (a.id is not null and b.on_hard = 'park'))
+        and (r.early or (a.exhausted_at is not null and b.on_hard = 'park'))
 $$;
 
 -- Brings the lines of tenants in step with their budgets: shuts those that are broke, opens those that are not any more, which

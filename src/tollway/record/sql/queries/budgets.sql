@@ -67,12 +67,14 @@ select hasten_gates($1::text[]) as runs
 select mark_exhausted($1, $2) as marked
 
 -- name: find_broke
--- Tenants whose lines are shut for want of money, or that have an account exhausted, the next $2 after $1.
+-- Tenants whose lines are shut for want of money or may have to be, the next $2 after $1.
 select tenant
 from (
     select tenant from flow where state = 4 and tenant > $1
     union
     select b.tenant from budget_account a join budget b on b.id = a.budget where a.exhausted_at is not null and b.tenant > $1
+    union
+    select b.tenant from budget b where b.parks_early and b.tenant > $1
 ) as t
 order by tenant
 limit $2
