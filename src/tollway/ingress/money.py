@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tollway.domain.budgets import Budget, Exhausted
+from tollway.domain.budgets import AccountState, Budget, Exhausted
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Problem
 from tollway.domain.gates import Blocked, Gate
@@ -12,6 +12,9 @@ from tollway.queue.money import parks, refused, spent
 from tollway.record.accounts import AccountBoard
 from tollway.record.run_document import rfc3339_epoch
 from tollway.record.settings_sync import SettingsSync
+from tollway.spend.periods import FOREVER, span
+
+_UNSPENT = AccountState(None, 0)
 
 
 class Money:
@@ -27,7 +30,7 @@ class Money:
         """Raise Problem `budget_exhausted` for a run that no budget lets in, or none lets start in time."""
         budgets = self._of(caller.tenant)
         if budgets:
-            found = refused(budgets, self._accounts.now, caller, self._clock.now(), start_by)
+            found = refused(budgets, self._stands, caller, start_by)
             if found is not None:
                 raise self._refusal(found)
 
@@ -35,19 +38,29 @@ class Money:
         """The same of a call over the wire, which waits for nothing."""
         budgets = self._of(caller.tenant)
         if budgets:
-            found = spent(budgets, self._accounts.now, caller, self._clock.now())
+            found = spent(budgets, self._stands, caller)
             if found is not None:
                 raise self._refusal(found)
 
     def parks(self, caller: Caller) -> Exhausted | None:
         """Which budget the caller's runs wait for, and until when."""
         budgets = self._of(caller.tenant)
-        return parks(budgets, self._accounts.now, caller, self._clock.now()) if budgets else None
+        return parks(budgets, self._stands, caller) if budgets else None
 
     def blocked(self, tenant: str, lane: str, agent: str) -> Blocked | None:
         """What all queued runs of a line wait for; not what only some of them do, for their task type or key."""
         found = self.parks(Caller(tenant, lane, agent))
         return None if found is None else Blocked(Gate.BUDGET.value, str(found.budget), found.until)
+
+    def _stands(self, budget: Budget) -> AccountState:
+        """As it was last read, while its period lasts: nobody has told of the next one yet."""
+        account, now = self._accounts.now.get(budget.id), self._clock.now()
+        if account is not None and (account.ends is None or account.ends > now):
+            return account
+        if not budget.forced:
+            return _UNSPENT
+        ends = span(budget.period, budget.timezone, now)[1]
+        return AccountState(None if ends == FOREVER else ends, 0)
 
     def _of(self, tenant: str) -> tuple[Budget, ...]:
         return self._sync.snapshot.budgets.get(tenant, ())

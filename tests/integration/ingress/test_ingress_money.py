@@ -151,6 +151,20 @@ async def test_rungs_of_the_ladder_close_the_door_by_what_is_spent(admin: AsgiCl
     assert (await submit(admin)).status == 202
 
 
+async def test_what_an_operator_forces_holds_without_a_call(admin: AsgiClient, harness: ApiHarness) -> None:
+    """P12: `refuse` by hand answers 403 with the period's end, and `park` says why runs wait, before anybody spent."""
+    await put(admin)
+    path = f"{PATH}/{(await admin.get(PATH)).json['items'][0]['id']}/rungs"
+    assert (await admin.put(path, {"forced": ["refuse"]})).status == 200
+    answer = await submit(admin)
+    assert (answer.status, answer.code) == (403, "budget_exhausted")
+    assert answer.json["opens_at"] == (await admin.get(PATH)).json["items"][0]["ends_at"]
+    assert (await admin.put(path, {"forced": ["park"]})).status == 200
+    assert (await submit(admin)).json["blocked"]["reason"] == "budget"
+    assert (await admin.put(path, {})).status == 200
+    assert (await submit(admin)).json["blocked"] is None
+
+
 async def test_a_call_over_the_wire_waits_for_nothing(admin: AsgiClient, harness: ApiHarness) -> None:
     """An exhausted budget of either kind refuses calls of clients; those it does not cover go on."""
     admission = harness.api.context.admission

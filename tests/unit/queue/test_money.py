@@ -5,33 +5,37 @@ from hypothesis import strategies as st
 
 from tollway.domain.budgets import AccountState, Budget, Exhausted, LadderStep, Period, Rung
 from tollway.domain.llm import Caller
-from tollway.queue.money import parks, refused, spent
+from tollway.queue.money import Stands, parks, refused, spent
 
-NOW = 1_000.0
 ACME = Caller("acme", "standard", "triage", task_type="legal", key_id="key-1")
 PARKING = Budget(1, "acme", Period.DAY, hard_nano=100)
 REFUSING = Budget(2, "acme", Period.DAY, hard_nano=100, on_hard=Rung.REFUSE)
 SPENT = AccountState(2_000.0, 100, "all")
 
 
+def by(accounts: dict[int, AccountState]) -> Stands:
+    """How budgets stand, by their id; others have spent nothing."""
+    return lambda budget: accounts.get(budget.id, AccountState(None, 0))
+
+
 def test_an_exhausted_budget_does_what_it_says() -> None:
     """One that refuses refuses, one that parks keeps waiting; a call that waits for nothing fails by either."""
     accounts = {1: SPENT, 2: SPENT}
-    assert refused([PARKING], accounts, ACME, NOW) is None
-    assert parks([PARKING], accounts, ACME, NOW) == Exhausted(1, 2_000.0, parks=True)
-    assert refused([REFUSING], accounts, ACME, NOW) == Exhausted(2, 2_000.0, parks=False)
-    assert parks([REFUSING], accounts, ACME, NOW) is None
-    assert spent([PARKING], accounts, ACME, NOW) is not None
-    assert spent([REFUSING], accounts, ACME, NOW) is not None
-    assert spent([PARKING, REFUSING], {}, ACME, NOW) is None
+    assert refused([PARKING], by(accounts), ACME) is None
+    assert parks([PARKING], by(accounts), ACME) == Exhausted(1, 2_000.0, parks=True)
+    assert refused([REFUSING], by(accounts), ACME) == Exhausted(2, 2_000.0, parks=False)
+    assert parks([REFUSING], by(accounts), ACME) is None
+    assert spent([PARKING], by(accounts), ACME) is not None
+    assert spent([REFUSING], by(accounts), ACME) is not None
+    assert spent([PARKING, REFUSING], by({}), ACME) is None
 
 
 def test_a_run_that_cannot_wait_so_long_is_refused() -> None:
     """What must start before the period turns is refused at once, and told when; what may wait longer is taken."""
     accounts = {1: SPENT}
-    assert refused([PARKING], accounts, ACME, NOW, 1_999.0) == Exhausted(1, 2_000.0, parks=True)
-    assert refused([PARKING], accounts, ACME, NOW, 2_000.0) is None
-    assert refused([PARKING], {1: AccountState(None, 100, "all")}, ACME, NOW, 9e9) == Exhausted(1, None, parks=True)
+    assert refused([PARKING], by(accounts), ACME, 1_999.0) == Exhausted(1, 2_000.0, parks=True)
+    assert refused([PARKING], by(accounts), ACME, 2_000.0) is None
+    assert refused([PARKING], by({1: AccountState(None, 100, "all")}), ACME, 9e9) == Exhausted(1, None, parks=True)
 
 
 def test_the_budget_that_begins_anew_last_decides() -> None:
@@ -39,21 +43,16 @@ def test_the_budget_that_begins_anew_last_decides() -> None:
     other = Budget(3, "acme", Period.MONTH, hard_nano=1)
     ever = Budget(4, "acme", Period.TOTAL, hard_nano=1)
     accounts = {1: SPENT, 3: AccountState(5_000.0, 1, "all"), 4: AccountState(None, 1, "all")}
-    assert parks([PARKING, other], accounts, ACME, NOW) == Exhausted(3, 5_000.0, parks=True)
-    assert parks([other, PARKING], accounts, ACME, NOW) == Exhausted(3, 5_000.0, parks=True)
-    assert parks([other, ever, PARKING], accounts, ACME, NOW) == Exhausted(4, None, parks=True)
-
-
-def test_a_period_that_is_over_closes_nothing() -> None:
-    """Its account says nothing of the next one."""
-    assert parks([PARKING], {1: SPENT}, ACME, 2_000.0) is None
+    assert parks([PARKING, other], by(accounts), ACME) == Exhausted(3, 5_000.0, parks=True)
+    assert parks([other, PARKING], by(accounts), ACME) == Exhausted(3, 5_000.0, parks=True)
+    assert parks([other, ever, PARKING], by(accounts), ACME) == Exhausted(4, None, parks=True)
 
 
 def test_the_interactive_lane_goes_on_with_its_share() -> None:
     """Where nothing is left to the others it still has something."""
     accounts = {1: AccountState(2_000.0, 70, "others")}
-    assert parks([PARKING], accounts, ACME, NOW) is not None
-    assert parks([PARKING], accounts, Caller("acme", "interactive", "triage"), NOW) is None
+    assert parks([PARKING], by(accounts), ACME) is not None
+    assert parks([PARKING], by(accounts), Caller("acme", "interactive", "triage")) is None
 
 
 def test_rungs_close_the_door_before_the_money_ends() -> None:
@@ -62,14 +61,14 @@ def test_rungs_close_the_door_before_the_money_ends() -> None:
     stepped = Budget(1, "acme", Period.DAY, hard_nano=100, ladder=ladder)
     for nano, closes in ((39, (False, False)), (40, (True, False)), (50, (True, True))):
         accounts = {1: AccountState(2_000.0, nano)}
-        found = parks([stepped], accounts, ACME, NOW), refused([stepped], accounts, ACME, NOW)
+        found = parks([stepped], by(accounts), ACME), refused([stepped], by(accounts), ACME)
         assert tuple(one is not None for one in found) == closes
     lifted = Budget(1, "acme", Period.DAY, hard_nano=100, ladder=ladder, lifted=frozenset((Rung.REFUSE,)))
-    assert refused([lifted], {1: AccountState(2_000.0, 50)}, ACME, NOW) is None
+    assert refused([lifted], by({1: AccountState(2_000.0, 50)}), ACME) is None
     forced = Budget(1, "acme", Period.DAY, hard_nano=100, forced=frozenset((Rung.REFUSE,)))
-    assert refused([forced], {}, ACME, NOW) == Exhausted(1, None, parks=True)
+    assert refused([forced], by({}), ACME) == Exhausted(1, None, parks=True)
     held = Budget(1, "acme", Period.DAY, hard_nano=100, on_hard=Rung.REFUSE, lifted=frozenset((Rung.REFUSE,)))
-    assert refused([held], {1: SPENT}, ACME, NOW) is not None  # the hard limit holds whatever is lifted
+    assert refused([held], by({1: SPENT}), ACME) is not None  # the hard limit holds whatever is lifted
 
 
 NAMES = st.sampled_from(["a", "b"])
@@ -101,22 +100,22 @@ ACCOUNTS = st.dictionaries(
 CALLERS = st.builds(Caller, NAMES, NAMES, NAMES, task_type=NAMES, key_id=NAMES)
 
 
-@given(BUDGETS, ACCOUNTS, CALLERS, st.floats(0, 100), st.none() | st.floats(0, 200))
+@given(BUDGETS, ACCOUNTS, CALLERS, st.none() | st.floats(0, 200))
 def test_only_budgets_that_cover_the_caller_have_a_say(
-    budgets: list[Budget], accounts: dict[int, AccountState], caller: Caller, now: float, start_by: float | None
+    budgets: list[Budget], accounts: dict[int, AccountState], caller: Caller, start_by: float | None
 ) -> None:
-    """Whoever closes covers the caller, closes at a moment to come, and what one's budgets allow all of them allow."""
+    """Whoever closes covers the caller, and what each budget allows for itself all of them allow."""
     found = [
-        refused(budgets, accounts, caller, now, start_by),
-        parks(budgets, accounts, caller, now),
-        spent(budgets, accounts, caller, now),
+        refused(budgets, by(accounts), caller, start_by),
+        parks(budgets, by(accounts), caller),
+        spent(budgets, by(accounts), caller),
     ]
     by_id = {budget.id: budget for budget in budgets}
     for one in found:
         if one is not None:
             assert by_id[one.budget].covers(caller)
-            assert one.until is None or one.until > now
+            assert one.until == by(accounts)(by_id[one.budget]).ends
     if start_by is None and found[0] is not None:
         assert found[2] is not None
-    alone = [refused([budget], accounts, caller, now, start_by) for budget in budgets]
+    alone = [refused([budget], by(accounts), caller, start_by) for budget in budgets]
     assert (found[0] is None) == all(one is None for one in alone)
