@@ -217,9 +217,12 @@ class RunJournal:
         await asyncio.Future()
 
     def afford(self, nano: int) -> None:
-        """Reserve the worst case of a step in the run's own budget, until `give_back`. Raises LlmError, final."""
+        """Reserve the worst case of a step in the run's own budget, until `give_back`. Raises LlmError, final.
+
+        What costs nothing is afforded even where calls have cost more than was reserved for them.
+        """
         limit = self.claim.budget_nano
-        if limit is not None and self.spent_nano + self.reserved_nano + nano > limit:
+        if nano and limit is not None and self.spent_nano + self.reserved_nano + nano > limit:
             said = f"({nano / 1e9:.6f} USD at worst, {self.spent_nano / 1e9:.6f} spent)"
             message = f"the run's budget of {limit / 1e9:.6f} USD does not cover this call {said}"
             error = LlmError("budget_exhausted", message, final=True)
