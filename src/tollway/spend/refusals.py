@@ -29,3 +29,15 @@ def busy(budget: Budget) -> LlmError:
     )
     error.exhausted = Exhausted(budget.id, None, True)
     return error.later()
+
+
+def beyond_run(limit_nano: int, nano: int, spent_nano: int) -> LlmError:
+    """The run's own budget, which begins never anew, does not cover the call."""
+    error = LlmError(
+        "budget_exhausted",
+        f"the run's budget of {limit_nano / 1e9:.6f} USD does not cover this call "
+        f"({nano / 1e9:.6f} USD at worst, {spent_nano / 1e9:.6f} spent)",
+        final=True,
+    )
+    error.exhausted = Exhausted(0, None, parks=False)
+    return error
