@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +14,17 @@ import pytest
 
 import tollway
 from governor_kit import SetBudgets
+from record_kit import clock
 from runtime_kit import ended, steps_of, until, until_true
 from tollway.domain.budgets import Budget, Period, Rung
 from tollway.domain.words import ActorKind, RunState
+from tollway.record.budget_leases import BudgetLeases
+from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.cancel import cancel_runs, end_queued_runs, tell_cancelled
+from tollway.record.database import Database
 from tollway.record.reads import list_steps
 from tollway.runtime.registry import Registry
+from tollway.spend.guard import BudgetGuard
 from tollway.spend.ladder import Account
 
 CENT = 10_000_000
@@ -314,6 +321,42 @@ async def test_a_refused_task_fails_its_run_and_a_kept_one_needs_no_money(
     assert (kept["state"], kept["output"]) == ("succeeded", b'"EUR"')
     assert (refused["state"], refused["error_code"], refused["degraded"]) == ("failed", "budget_exhausted", ["refuse"])
     assert await money_of(admin, refused["id"]) == []
+
+
+async def test_tasks_of_two_workers_stay_within_a_tenants_budget(
+    agents: Registry, make_crew, database: Database, admin: asyncpg.Connection
+) -> None:
+    """P4: of 60 tasks at once in two workers just 25 are paid for by a budget for 25; the others are refused."""
+    done: list[str] = []
+
+    async def work(run_id: str) -> None:
+        done.append(run_id)
+
+    @tollway.agent(max_attempts=1)
+    async def spending(run: tollway.Run) -> None:
+        await run.task("work", work, run.id, cost_usd=0.01)
+
+    await put_budgets(database, "default", [Budget(0, "default", Period.DAY, hard_nano=25 * CENT, on_hard=Rung.REFUSE)])
+    await admin.execute("update budget set created_at = '-infinity'")
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    version = await database.value("read_settings_version")
+    guards = [BudgetGuard(BudgetLeases(database), clock) for _ in range(2)]
+    async with make_crew(budgets=guards[0]) as one, make_crew(budgets=guards[1]) as other:
+        for guard, crew in zip(guards, (one, other), strict=True):
+            guard.start(partial(getattr, crew, "id"), lambda: found, crew.worker.settled)
+            guard.changed(version)
+        runs = [await one.submit("spending") for _ in range(60)]
+        rows = [await ended(admin, run_id) for run_id in runs]
+        for guard in guards:
+            await guard.stop()
+    assert Counter((row["state"], row["error_code"]) for row in rows) == {
+        ("succeeded", None): 25,
+        ("failed", "budget_exhausted"): 35,
+    }
+    assert len(done) == 25
+    assert await admin.fetchval("select sum(nano) from ledger where kind = 'settle'") == 25 * CENT
+    spent = await admin.fetchrow("select spent_nano, granted_nano from budget_account")
+    assert tuple(spent) == (25 * CENT, 0)
 
 
 @pytest.mark.parametrize("cost", [-0.01, float("nan"), float("inf"), True, "0.01", 1_000_001, None, Decimal("NaN")])
