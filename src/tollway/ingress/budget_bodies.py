@@ -171,7 +171,6 @@ def budget_document(budget: Budget, use: BudgetUse) -> dict[str, Any]:
     hard = budget.hard_nano
     standing = rungs(budget, use.spent_nano)
     left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
-    standing = rungs(budget, use.spent_nano)
     return {
         "id": str(budget.id),
         "tenant": budget.tenant,
