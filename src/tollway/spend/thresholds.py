@@ -82,7 +82,7 @@ def _alert(
     kind: AlertKind, spending: PeriodSpend, mark: str = "", more: Mapping[str, object] = MappingProxyType({})
 ) -> Alert:
     data: dict[str, object] = {
-        "budget": spending.budget,
+        "budget": str(spending.budget),
         "period": spending.period,
         **_money("spent", spending.spent_nano),
     }

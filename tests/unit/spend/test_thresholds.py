@@ -33,7 +33,7 @@ def test_the_soft_limit_and_the_end_of_the_money_are_told() -> None:
     (alert, gone) = budget_alerts(replace(PERIOD, spent_nano=1000), None, PERCENTS, set())
     assert (alert.kind, alert.tenant, alert.subject) == (AlertKind.BUDGET_SOFT, "acme", "3")
     assert alert.data == {
-        "budget": 3,
+        "budget": "3",
         "period": "day",
         "spent_usd": 0.000001,
         "spent_nano": 1000,
