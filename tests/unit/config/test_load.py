@@ -134,6 +134,8 @@ def test_the_working_directorys_file_is_found(tmp_path: Path) -> None:
             "2026-01-01",
             lambda s: s.prices["my-openai/gpt-4o"][0].since.year == 2026,
         ),
+        ("TOLLWAY_ALERTS__WEBHOOK_URL", "https://h/x?y=1", lambda s: s.alerts.webhook_url == "https://h/x?y=1"),
+        ("TOLLWAY_ALERTS__SPIKE_MIN_USD", "0.5", lambda s: s.alerts.spike_min_usd * 2 == 1),
         ("TOLLWAY_RETENTION__RUNS_DAYS", "0", lambda s: s.retention.runs_days == 0),
     ],
 )
@@ -245,6 +247,10 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ('[redis]\nurl = "redis://h"', "redis.url", "not supported yet"),
         ('[database]\nurl = "mysql://h"', "database.url", "postgresql://"),
         ('[database]\ndirect_url = "postgres://h/d"', "database.direct_url", "leave it empty"),
+        ('[alerts]\nkinds = ["budget_sotf"]', "alerts.kinds[0]", "'budget_soft'"),
+        ('[alerts]\nwebhook_url = "hooks.example.com"', "alerts.webhook_url", "http://"),
+        ("[alerts]\nsoft_pct = [0]", "alerts.soft_pct[0]", "greater than 0"),
+        ("[alerts]\nspike_factor = 1", "alerts.spike_factor", "greater than or equal to 1.5"),
         ("[telemetry]\nlog_format = 'xml'", "telemetry.log_format", "'console' or 'json'"),
         ("x = = 1", "--config", "not valid TOML"),
     ],
@@ -292,6 +298,8 @@ def test_faults_are_told_together() -> None:
         ('[database]\nurl = "mysql://u:hunter2@h"', {}),
         ('[database]\nurl = "mysql://h?password=hunter2"', {}),
         ('[redis]\nurl = "redis://:hunter2@h"', {}),
+        ('[alerts]\nwebhook_secret_env = "whsec_hunter2=="', {}),
+        ('[alerts]\nwebhook_url = "https//u:hunter2@h"', {}),
         ("", {"TOLLWAY_PROVIDERS__X__API_KEY": "hunter2"}),
     ],
 )

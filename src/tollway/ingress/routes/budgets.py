@@ -13,6 +13,8 @@ from tollway.ingress.openapi import describe
 from tollway.ingress.requests import answer, context, identify, query_of, read_bytes, refuse_unknown
 from tollway.record.budgets import BudgetUse, put_budgets, read_budget_use
 from tollway.record.keys import unknown_tenant
+from tollway.record.spending import BurnRow, read_burns
+from tollway.spend.burn import Burn, forecast
 from tollway.spend.periods import FOREVER, span
 
 router = APIRouter(tags=["tenants"])
@@ -57,16 +59,19 @@ async def _list(request: Request, tenant: str) -> Response:
     services = context(request).services
     used = await read_budget_use(services.database, tenant)
     now = services.clock.now()
+    burns = await read_burns(services.database, tenant)
     budgets = services.sync.snapshot.budgets.get(tenant, ())
-    items = [_document(budget, used.get(budget.id), now) for budget in budgets]
+    items = [_document(budget, used.get(budget.id), burns.get(budget.id), now) for budget in budgets]
     return answer(200, {"items": items, "next": None})
 
 
-def _document(budget: Budget, use: BudgetUse | None, now: float) -> dict[str, Any]:
+def _document(budget: Budget, use: BudgetUse | None, kept: BurnRow | None, now: float) -> dict[str, Any]:
     if use is None:  # nobody has asked for money of this period yet
         begins, ends = span(budget.period, budget.timezone, now)
         use = BudgetUse(_moment(begins), None if ends == FOREVER else _moment(ends), 0, 0, None)
-    return budget_document(budget, use)
+    burn = None if kept is None else Burn(*kept).after(now, use.spent_nano)
+    ends_at = None if use.ends is None else use.ends.timestamp()
+    return budget_document(budget, use, forecast(burn, budget.hard_nano, ends_at))
 
 
 def _moment(epoch_s: float) -> datetime:
