@@ -1,12 +1,14 @@
 """A governor over simulated providers, its guards as a test sets them, and books that remember."""
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 from tollway.config import Llm, Price, Provider, Route, Tier
+from tollway.domain.budgets import Stood
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
@@ -18,6 +20,9 @@ from tollway.llm.governor import Governor, GovernorOptions
 from tollway.llm.guards import Guards
 from tollway.llm.retries import RetryBudgets
 from tollway.simulator.provider import RunningSim, start_provider_sim
+from tollway.spend.budgets import NOTHING_HELD, Standing
+from tollway.spend.budgets import Hold as SpendHold
+from tollway.spend.ladder import Account, standing_of
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
 
@@ -31,6 +36,7 @@ class MemoryBooks:
 
     told: list[tuple[str, str]] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    stood: list[Stood] = field(default_factory=list)
 
     async def intend(self, plan: Plan) -> UUID:
         """Note it."""
@@ -45,6 +51,12 @@ class MemoryBooks:
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """Note it."""
         self.told.append(("cut" if error is None else error.code, plan.route))
+
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """Note those that are new."""
+        new = [one for one in stood if one not in self.stood]
+        self.stood += new
+        return new
 
     async def hit(self, result: CallResult) -> None:
         """Note it."""
@@ -167,6 +179,33 @@ class SetBreaker:
         self.ends.append(None)
 
 
+@dataclass
+class SetBudgets:
+    """Implements `Budgets` with accounts as a test sets them; every call that is paid from them stands on their rungs.
+
+    `reserve` and `settle` are the books' business: these have no money of their own.
+    """
+
+    accounts: list[Account] = field(default_factory=list)
+    looks: int = 0
+
+    def standing(self, caller: Caller) -> Standing:
+        """That of the accounts whose budgets cover the caller."""
+        return standing_of((one for one in self.accounts if one.budget.covers(caller)), time.time())
+
+    async def look(self, caller: Caller) -> Standing:
+        """The same."""
+        self.looks += 1
+        return self.standing(caller)
+
+    async def reserve(self, caller: Caller, nano: int, patience_s: float) -> SpendHold:
+        """Nothing to hold."""
+        return NOTHING_HELD
+
+    def settle(self, hold: SpendHold, spent_nano: int) -> None:
+        """Nothing was held."""
+
+
 class SetBreakers(dict[str, SetBreaker]):
     """Breakers by route; those not set are closed."""
 
@@ -197,20 +236,31 @@ async def governed(
     *,
     llm: Llm | None = None,
     tiers: Mapping[str, Tier] | None = None,
+    output_usd: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> AsyncIterator[tuple[Governor, RunningSim]]:
-    """A governor of these routes; `models` configures the simulated provider by model."""
+    """A governor of these routes; `models` configures the simulated provider by model.
+
+    `output_usd` prices models that do not cost 0.60 dollars a million tokens of output; `more` are its options.
+    """
     sim = await start_provider_sim({"latency_s": 0.0, "models": dict(models or {})})
-    price = Price(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")
+    prices = {one.model: (output_usd or {}).get(one.model, "0.60") for one in routes}
     clock = AnchoredClock()
+    metrics = more.pop("metrics", None) or Metrics()
     gateway = Gateway(
         routes,
         {name: Provider(kind="openai", base_url=f"{sim.url}/v1") for name in {one.provider for one in routes}},
-        Prices({f"{one.provider}/{one.model}": price for one in routes}),
+        Prices(
+            {
+                f"{one.provider}/{one.model}": Price(input_usd_per_mtok="0.15", output_usd_per_mtok=prices[one.model])
+                for one in routes
+            }
+        ),
         GatewayOptions(clock=clock, tiers=tiers or {}),
     )
     await gateway.start()
     try:
-        yield Governor(gateway, guarded or guards(), Metrics(), GovernorOptions(llm or Llm(), clock)), sim
+        yield Governor(gateway, guarded or guards(), metrics, GovernorOptions(llm or Llm(), clock, **more)), sim
     finally:
         await gateway.stop()
         await sim.stop()

@@ -41,6 +41,7 @@ from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.worker import Worker, WorkerServices
 from tollway.simulator.provider import RunningSim
+from tollway.spend.budgets import NoBudgets
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
 
@@ -100,7 +101,7 @@ class Crew:
 
 @asynccontextmanager
 async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> AsyncIterator[Crew]:
-    """A started worker; `slots`, `lanes`, `shares`, `guarded`, `tiers`, `own` given, or `started=False`: idle."""
+    """A started worker. Given `slots`, `lanes`, `shares`, `guarded`, `tiers`, `own`, `budgets`, `llm`, `started`."""
     clock = AnchoredClock()
     database, lazy = Database(DatabaseOptions(url), clock), Database(DatabaseOptions(url, durable=False), clock)
     broadcast = Broadcast(url)
@@ -117,7 +118,12 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
         gateway,
         given.get("guarded") or guards(),
         metrics,
-        GovernorOptions(Llm(timeout_s=30), clock, cache=make_cache(Kept, lazy)),
+        GovernorOptions(
+            given.get("llm") or Llm(timeout_s=30),
+            clock,
+            cache=make_cache(Kept, lazy),
+            budgets=given.get("budgets") or NoBudgets(),
+        ),
     )
     dependencies = Dependencies(Breaker(open_s=0.5, ramp_s=0.5), given.get("own", {}), broadcast, clock, metrics)
     dependencies.board.start()

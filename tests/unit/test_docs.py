@@ -14,7 +14,7 @@ import pytest
 from tollway.cli import main
 from tollway.config import load_settings
 from tollway.domain.errors import PROBLEMS
-from tollway.ingress.routes import budgets, bulk, dead_letters, llm, runs, shifts, system, tenants
+from tollway.ingress.routes import budgets, bulk, dead_letters, llm, rungs, runs, shifts, system, tenants, usage
 from tollway.ingress.wire.door import FORMS
 from tollway.llm.gateway import Gateway, GatewayOptions
 from tollway.spend.prices import Prices
@@ -173,7 +173,7 @@ def test_the_routes_of_the_reference_are_those_of_the_api() -> None:
     table = text[text.index("## Routes") : text.index("## Submit")]
     declared = {
         f"{method} {getattr(route, 'path', '')}"
-        for module in (budgets, bulk, dead_letters, llm, runs, shifts, system, tenants)
+        for module in (budgets, bulk, dead_letters, llm, runs, shifts, system, tenants, usage, rungs)
         for route in module.router.routes
         for method in getattr(route, "methods", ())
     }

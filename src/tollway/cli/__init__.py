@@ -38,6 +38,7 @@ COMMANDS = {
     "prices": _Entry(_GOVERN, "tollway.cli.prices:prices", "What each LLM route's calls cost, and why."),
     "scaling": _Entry(_GOVERN, "tollway.cli.scaling:scaling", "Backlog and wanted workers by lane, live."),
     "alerts": _Entry(_GOVERN, "tollway.cli.alerts:alerts", "What was told of budgets, spending and routes."),
+    "usage": _Entry(_GOVERN, "tollway.cli.usage:usage", "What was called, what it cost, what was saved."),
     "shifts": _Entry(_GOVERN, "tollway.cli.shifts:shifts", "Serve calls of one tier by another, at run time."),
     "provider-sim": _Entry(_CHECK, "tollway.cli.provider_sim:provider_sim", "A simulated LLM provider."),
     "bench": _Entry(_CHECK, "tollway.cli.bench:bench", "Measure this machine."),

@@ -14,6 +14,7 @@ from tollway.client.batch import submit_all
 from tollway.client.errors import ApiError, RunFailed
 from tollway.client.events import follow
 from tollway.client.transport import Call, ClientOptions, Transport, encode
+from tollway.client.usage import PATH, RUNS_PATH, UsageFilter, fetch_usage, fetch_usage_csv
 from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, as_step
 
 PAGE_RUNS = 200
@@ -310,6 +311,18 @@ class Client:
         path = f"/v1/tenants/{quote(tenant_id, safe='')}/budgets"
         answer: dict[str, Any] = await self.call("PUT", path, {"budgets": [dict(budget) for budget in budgets]})
         return list(answer["items"])
+
+    async def usage(self, *group_by: str, **asked: Unpack[UsageFilter]) -> dict[str, Any]:
+        """Calls, tokens, money and savings, all rows under `items`, by any of the groups that usage has."""
+        return await fetch_usage(self._transport, PATH, group_by, asked)
+
+    async def usage_runs(self, *group_by: str, **asked: Unpack[UsageFilter]) -> dict[str, Any]:
+        """Ended runs by agent (and `tenant`), with percentiles of their calls and cost."""
+        return await fetch_usage(self._transport, RUNS_PATH, group_by, asked)
+
+    async def usage_csv(self, *group_by: str, **asked: Unpack[UsageFilter]) -> bytes:
+        """Usage as a table in CSV."""
+        return await fetch_usage_csv(self._transport, group_by, asked)
 
     async def keys(self, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
         """A tenant's API keys, revoked ones included, without their secrets."""

@@ -87,6 +87,7 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
                 known = [other for other in served if other != name]
                 hint = nearest(fallback, known) if known else "there is none"
                 yield ConfigError(f"tiers.{name}.fallback", fallback, f"no route serves such another tier; {hint}")
+    yield from _lower_tiers(settings)
     for name, provider in settings.providers.items():
         if provider.api != "chat" and provider.kind != "openai":
             yield ConfigError(
@@ -95,6 +96,23 @@ def _routes(settings: Settings) -> Iterator[ConfigError]:
         if provider.api_version and provider.kind != "openai":
             remedy = 'only Azure, which is kind = "openai", has one; leave it out'
             yield ConfigError(f"providers.{name}.api_version", provider.api_version, remedy)
+
+
+def _lower_tiers(settings: Settings) -> Iterator[ConfigError]:
+    served = settings.served_tiers
+    below = {name: tier.lower for name, tier in settings.tiers.items() if tier.lower is not None}
+    for name, lower in below.items():
+        if lower not in served or lower == name:
+            known = [other for other in served if other != name]
+            hint = nearest(lower, known) if known else "there is none"
+            yield ConfigError(f"tiers.{name}.lower", lower, f"no route serves such another tier; {hint}")
+            continue
+        way = [name]
+        while (following := below.get(way[-1])) is not None and following not in way:
+            way.append(following)
+        if following == name:
+            circle = " > ".join((*way, name))
+            yield ConfigError(f"tiers.{name}.lower", lower, f"leads back to where it began ({circle}); leave one out")
 
 
 def _prices(settings: Settings) -> Iterator[ConfigError]:

@@ -47,9 +47,11 @@ class Price(Section):
 
 class Spend(Section):
     """What holds for all money. A model whose price nobody knows is refused at start or, with `worst`, priced at the
-    stated worst case: every token of input and output so much.
+    stated worst case: every token of input and output so much. On a budget's rung `fewer_tokens` an answer may have
+    `fewer_tokens_share` of the tokens that were asked for.
     """
 
     unknown_model: Literal["refuse", "worst"] = "refuse"
     worst_input_usd_per_mtok: UsdPerMtok | None = None
     worst_output_usd_per_mtok: UsdPerMtok | None = None
+    fewer_tokens_share: Annotated[float, Number, Field(gt=0, lt=1)] = 0.5

@@ -210,9 +210,13 @@ class Dependency(Section):
 
 
 class Tier(Section):
-    """What more is said of a tier: the tiers that serve its calls, in order, when none of its own routes can."""
+    """What more is said of a tier: the tiers that serve its calls, in order, when none of its own routes can.
+
+    `lower` is the tier that serves its calls on the rung `lower_tier` of a budget; left out, the next cheaper one.
+    """
 
     fallback: tuple[Name, ...] = ()
+    lower: Name | None = None
 
 
 class Provider(Section):

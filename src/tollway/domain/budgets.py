@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from tollway.domain.llm import Caller
 
@@ -78,3 +79,10 @@ class Exhausted:
     budget: int
     until: float | None
     parks: bool
+
+
+class Stood(NamedTuple):
+    """A rung that a call stood on, and the budget whose rung it was."""
+
+    rung: Rung
+    budget: int

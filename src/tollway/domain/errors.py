@@ -127,13 +127,13 @@ class LlmError(TollwayError):
 
     `code` is a short stable word (`timeout_connect`, `timeout_first_byte`, `timeout_total`, `rate_limited`,
     `provider_5xx`, `bad_response`, `refused`, `unknown_tier`, `no_route`, `connection`, `timeout_step`, `no_capacity`,
-    `breaker_open`, `retry_budget`, `too_large`, `budget_exhausted`); `retry_after_s` is the vendor's wish or ours, if
-    any; `final` says that asking again cannot help, `parks` that nothing was asked and capacity of `tier` comes later;
-    `field` is the part of the request at fault, where one is.
+    `breaker_open`, `retry_budget`, `too_large`, `budget_exhausted`, `throttled`); `retry_after_s` is the vendor's wish
+    or ours, if any; `final` says that asking again cannot help, `parks` that nothing was asked and capacity of `tier`,
+    or money, comes later; `field` is the part of the request at fault, where one is.
 
     `billed` says that the vendor may have charged for the call all the same. `cost_nano` is then the exact charge, to
-    be settled, or None where nobody knows it and the reservation stands as `unknown`. Of `budget_exhausted`,
-    `exhausted` says which budget, and until when.
+    be settled, or None where nobody knows it and the reservation stands as `unknown`. Of `budget_exhausted`
+    and `throttled`, `exhausted` says which budget, and until when.
     """
 
     def __init__(

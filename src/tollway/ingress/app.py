@@ -24,7 +24,7 @@ from tollway.ingress.problems import Reply, draining, problem_reply, too_large
 from tollway.ingress.readiness import Readiness
 from tollway.ingress.replays import ReplayBody
 from tollway.ingress.requests import answer_reply
-from tollway.ingress.routes import alerts, budgets, bulk, dead_letters, llm, runs, shifts, system, tenants
+from tollway.ingress.routes import alerts, budgets, bulk, dead_letters, llm, rungs, runs, shifts, system, tenants, usage
 from tollway.ingress.services import ApiServices
 from tollway.ingress.submission import RunBody
 from tollway.ingress.waiting import wait_until_final
@@ -37,7 +37,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ROUTES = (bulk, dead_letters, runs, tenants, budgets, shifts, alerts, llm, system)
+_ROUTES = (bulk, dead_letters, runs, tenants, budgets, shifts, alerts, llm, system, usage, rungs)
 _ANSWERED = "tollway.answered"
 _ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
 _log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     tenants.KeyBody,
     shifts.ShiftBody,
     BudgetsBody,
+    rungs.RungsBody,
 )
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tollway.domain.alerts import AlertKind
+from tollway.domain.usage import GROUPS
 from tollway.ingress.wire.described import wire_paths
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -44,6 +45,14 @@ _ALERT_FILTERS = (
     ("since", "query", "Told at or after this RFC 3339 time.", {"type": "string", "format": "date-time"}),
     ("open", "query", "`true`: only those that are not over.", {"type": "boolean"}),
 )
+_DAYS = (
+    ("from", "query", "The first UTC day; 30 days before `to` when absent.", {"type": "string", "format": "date"}),
+    ("to", "query", "The UTC day after the last; tomorrow when absent.", {"type": "string", "format": "date"}),
+)
+_USAGE_GROUPS = ("group_by", "query", "Comma-separated: any of " + ", ".join(GROUPS) + ".", {"type": "string"})
+_USAGE_FILTERS = tuple((name, "query", f"Only of this {name}.", {"type": "string"}) for name in GROUPS if name != "day")
+_CSV = ("format", "query", "`csv` for a whole table.", {"type": "string", "enum": ["json", "csv"]})
+_RUNS_BY = ("group_by", "query", "`agent`, or `tenant,agent`.", {"type": "string"})
 _TENANT_HEADER = ("X-Tollway-Tenant", "header", "The tenant an admin key acts for.", {"type": "string"})
 _LAST_EVENT = ("Last-Event-ID", "header", "Resume a stream after this event.", {"type": "integer"})
 _SUBMIT_HEADERS = (
@@ -105,9 +114,25 @@ _OPERATIONS: dict[str, tuple[str | None, str, tuple[Any, ...], str | None, dict[
     "revoke_key": ("admin", "Revoke an API key", (), None, {204: None}),
     "list_budgets": ("read", "A tenant's budgets as they stand", (), None, {200: {"type": "object"}}),
     "put_budgets": ("admin", "Replace a tenant's budgets", (), "BudgetsBody", {200: {"type": "object"}}),
+    "get_rungs": ("read", "What is forced and lifted of a budget", (), None, {200: {"type": "object"}}),
+    "put_rungs": ("admin", "Force and lift rungs of a budget", (), "RungsBody", {200: {"type": "object"}}),
     "list_shifts": ("admin", "List the tier shifts in force", (), None, {200: {"type": "object"}}),
     "put_shifts": ("admin", "Replace the tier shifts in force", (), "ShiftBody[]", {200: {"type": "object"}}),
     "list_alerts": ("read", "Alerts, newest first", (*_PAGE, *_ALERT_FILTERS), None, {200: {"type": "object"}}),
+    "read_usage": (
+        "read",
+        "Calls, tokens, money and savings by groups",
+        (*_PAGE, _USAGE_GROUPS, *_DAYS, *_USAGE_FILTERS, _CSV),
+        None,
+        {200: {"type": "object"}},
+    ),
+    "read_usage_runs": (
+        "read",
+        "Percentiles of calls and cost a run, by agent",
+        (*_PAGE, _RUNS_BY, *_DAYS, *_USAGE_FILTERS[:2]),
+        None,
+        {200: {"type": "object"}},
+    ),
     "list_agents": ("read", "Agents as workers published them", (), None, {200: {"type": "object"}}),
     "list_routes": ("read", "Routes: limits, use, breakers, latency", (), None, {200: {"type": "object"}}),
     "list_prices": ("read", "What each route's calls cost", (), None, {200: {"type": "object"}}),

@@ -1,9 +1,11 @@
 """The seam between a governed call and whoever accounts for it: a run's journal, or the ledger of the wire."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from tollway.domain.budgets import Stood
 from tollway.domain.errors import LlmError
 from tollway.llm.calls import CallResult, Plan
 
@@ -32,6 +34,9 @@ class Books(Protocol):
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """The call failed; None: it was cut off by us, and may be billed."""
+
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """The request stands on these rungs; `refused`: so low that no call is made. Returns those new to the books."""
 
     async def hit(self, result: CallResult) -> None:
         """The answer came without a call: `result.cached` says how, `result.saved_nano` what it saved."""

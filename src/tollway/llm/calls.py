@@ -111,7 +111,8 @@ class CallResult(msgspec.Struct, frozen=True, gc=False):
     """An answer and its price. Where `completion.usage` is estimated, so is `cost_nano`.
 
     An answer without a call is `cached`: `exact` (kept from an earlier call) or `flight` (another's call, made at the
-    same time); it costs nothing and saved `saved_nano`. `degraded` names the rungs it stood on, such as `fallback`.
+    same time); it costs nothing and saved `saved_nano`. `degraded` names the rungs it stood on: those of budgets, and
+    `fallback`.
     Of a call that was made, the vendor's prompt cache saved `saved_prompt_nano`, and the shift of its tier
     `saved_shift_nano` (below 0: it cost more), which are part of no other sum.
     """

@@ -19,8 +19,12 @@ from tollway.llm.providers.wire import Wire
 from tollway.llm.streams import CallStream
 from tollway.llm.tiers import Tiers
 from tollway.llm.transport import Transport, TransportOptions
+from tollway.spend.ladder import lower
 from tollway.spend.model_price import ModelPrice
 from tollway.spend.prices import Prices
+
+_TYPICAL = (500, 250)
+"""Input and output tokens of the call by which tiers are compared."""
 
 Heard = Callable[[Mapping[bytes, bytes]], None]
 
@@ -81,18 +85,33 @@ class Gateway:
         price = self._prices.price(route.provider, served.provider_kind, route.model, self._options.clock.now())
         caches = served.wire.cache_mark in body
         reserve_nano = price.worst_nano(input_tokens, request.max_tokens, caches=caches)
-        shifted = None if asked is None or asked == request.tier else self._asked_price(asked)
+        price_asked = None if asked is None or asked == request.tier else self._first_price(asked)
+        shifted = None if asked is None or price_asked is None else (asked, price_asked)
         return Plan(request, served, body, price, input_tokens, reserve_nano, shifted=shifted)
 
-    def _asked_price(self, asked: str) -> tuple[str, ModelPrice] | None:
-        """What a tier would have cost: the price of the first of its routes."""
-        groups = self._tiers.groups(asked)
+    def lower_tier(self, tier: str) -> str | None:
+        """The tier below one: as configured, else the next cheaper by the first of its routes; None below the last."""
+        costs = {
+            name: price.worst_nano(*_TYPICAL, caches=False)
+            for name in self._tiers.names
+            if (price := self._first_price(name)) is not None
+        }
+        configured = {name: one.lower for name, one in self._options.tiers.items() if one.lower}
+        return lower(tier, costs, configured)
+
+    def usual_nano(self, request: LlmRequest, input_tokens: int) -> int:
+        """What the request may cost on the first route that serves it, nano-dollars; 0 where nobody does."""
+        price = self._first_price(request.tier)
+        return 0 if price is None else price.worst_nano(input_tokens, request.max_tokens, caches=False)
+
+    def _first_price(self, tier: str) -> ModelPrice | None:
+        """The price of the first of the routes that serve a tier or model."""
+        groups = self._tiers.groups(tier)
         if not groups:
             return None
         first = groups[0].routes[0]
         route = first.route
-        now = self._options.clock.now()
-        return asked, self._prices.price(route.provider, first.provider_kind, route.model, now)
+        return self._prices.price(route.provider, first.provider_kind, route.model, self._options.clock.now())
 
     async def execute(
         self,

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tollway import failpoints
 from tollway.config import Llm
+from tollway.domain.budgets import Rung
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Usage
@@ -97,6 +98,8 @@ class Hop:
         except BaseException:
             placed.withdraw()
             raise
+        if errand.fare is not None:
+            errand.fare.charge()
         now = kit.clock.monotonic()
         placed.way.breaker.sent(placed.ticket, now)  # the record's own slowness is not the route's
         left_s = errand.deadline - now
@@ -105,6 +108,12 @@ class Hop:
         self._late_at = now + self.timeout_s - _TIMER_S
         self._meter = kit.board.meter(plan.route)
         self._meter.begin()
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """The rungs its answer stands on: those of budgets, and `fallback`."""
+        rungs = tuple(stood.rung.value for stood in self._errand.stood if stood.rung is not Rung.ALERT)
+        return rungs if self._placed.instead_of is None else (*rungs, FALLBACK)
 
     @contextmanager
     def accounted(self) -> Iterator[None]:
@@ -137,7 +146,11 @@ class Hop:
         self._spend(usage)
         self._count(result, now)
         if placed.instead_of is not None:
-            result = result.standing_on(FALLBACK)
+            self._kit.metrics.degraded.add(FALLBACK)
+        if self._errand.fare is not None:
+            self._errand.fare.settle(result.cost_nano)
+        for rung in self.degraded:
+            result = result.standing_on(rung)
         self._books.settle(self.plan, self.call_id, result)
         return result
 
@@ -174,6 +187,8 @@ class Hop:
         self._meter.cut()
         self._spend(None)
         self._kit.metrics.llm_calls.add(self.plan.route, "cancelled")
+        if self._errand.fare is not None:
+            self._errand.fare.settle(self.plan.reserve_nano)
         self._books.fail(self.plan, self.call_id, None)
 
     def _failed(self, error: LlmError) -> None:
@@ -196,6 +211,9 @@ class Hop:
         self._meter.failed(now, throttled=error.code == "rate_limited")
         if error.billed:
             self._spend(error.usage)
+        if self._errand.fare is not None:
+            charge = self.plan.reserve_nano if error.cost_nano is None else error.cost_nano
+            self._errand.fare.settle(charge if error.billed else 0)
         self._kit.metrics.llm_calls.add(self.plan.route, error.code)
         self._books.fail(self.plan, self.call_id, error)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tollway.config import Llm
+from tollway.domain.budgets import Stood
 from tollway.domain.clock import Clock
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller, LlmRequest
@@ -24,8 +25,10 @@ from tollway.llm.capacity.holds import Hold
 from tollway.llm.capacity.open import OpenLimiter
 from tollway.llm.guards import Guards
 from tollway.llm.outlook import Outlook, outlook, usual
+from tollway.llm.throttle import Fare
 from tollway.llm.tiers import Group, Tiers, in_order
 from tollway.llm.ways import Way
+from tollway.spend.budgets import Pace
 
 _SHARE_MIN = 0.02
 _AGAIN_S = 1.0
@@ -37,7 +40,8 @@ _LOOK_AGAIN_S = 30.0
 class Errand:
     """A request on its way: what it is expected to take, until when (monotonic seconds), and what failed so far.
 
-    `asked` is the tier before any shift.
+    `asked` is the tier before any shift; `stood` are the rungs of budgets that the request stands on, `paces` those
+    that throttle it, and `fare` what it was let go for.
     """
 
     request: LlmRequest
@@ -49,6 +53,9 @@ class Errand:
     asked: str = ""
     failed: dict[str, LlmError] = field(default_factory=dict)
     providers: set[str] = field(default_factory=set)
+    stood: tuple[Stood, ...] = ()
+    paces: tuple[Pace, ...] = ()
+    fare: Fare | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ class GovernedStream:
         return str(self._hop.call_id)
 
     @property
+    def degraded(self) -> tuple[str, ...]:
+        """The rungs its answer stands on."""
+        return self._hop.degraded
+
+    @property
     def result(self) -> CallResult:
         """The call as it ended. Raises RuntimeError before that, and after a failure."""
         if self._result is None:

@@ -5,8 +5,10 @@ Every tick is safe to repeat and safe to run twice at once; the election only sp
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
@@ -41,17 +43,33 @@ class KeeperOptions:
     answers_bytes_max: int
 
 
+class Duty(Protocol):
+    """Something the elected keeper does again and again; safe to repeat, and to be done by two at once."""
+
+    name: str
+
+    async def look(self) -> float:
+        """Do what there is to do; returns the seconds until the next look. Raises DatabaseUnavailable."""
+
+
 class Keeper:
     """Keeps until stopped."""
 
     def __init__(
-        self, upkeep: Upkeep, answers: AnswerStore, broadcast: Broadcast, clock: Clock, options: KeeperOptions
+        self,
+        upkeep: Upkeep,
+        answers: AnswerStore,
+        broadcast: Broadcast,
+        clock: Clock,
+        options: KeeperOptions,
+        duties: Sequence[Duty] = (),
     ) -> None:
         self._upkeep = upkeep
         self._answers = answers
         self._broadcast = broadcast
         self._clock = clock
         self._options = options
+        self._duties = duties
         self._watch = BeatWatch(gap_max_s=3 * options.look_every_s)
         self._reopening = Reopening()
         self._elected_until = 0.0
@@ -72,6 +90,7 @@ class Keeper:
             loop.create_task(self._forever(self._look_at_beats, self._options.look_every_s), name="beats"),
             loop.create_task(self._keep_times(), name="times"),
             loop.create_task(self._keep_answers(), name="answers"),
+            *(loop.create_task(self._keep_on(duty), name=duty.name) for duty in self._duties),
         ]
 
     async def stop(self) -> None:
@@ -99,6 +118,18 @@ class Keeper:
             except Exception as error:
                 log.failure("keeper.broken", error)
             await asyncio.sleep(every_s * random.uniform(0.9, 1.1))
+
+    async def _keep_on(self, duty: Duty) -> None:
+        while True:
+            rest_s = self._options.look_every_s
+            try:
+                if await self._elected():
+                    rest_s = await duty.look()
+            except DatabaseUnavailable as error:
+                log.warning("keeper.unreachable", duty=duty.name, error=str(error))
+            except Exception as error:
+                log.failure("keeper.broken", error)
+            await asyncio.sleep(rest_s)
 
     async def _elected(self) -> bool:
         now = self._clock.monotonic()

@@ -1,11 +1,13 @@
 """The books of an `llm` step: each of its calls an intent and an outcome in the run's journal, with its money."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from tollway.domain.budgets import Rung, Stood
 from tollway.domain.errors import LlmError
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import ToolCall, Usage
@@ -63,7 +65,7 @@ class StepBooks:
     After a call that came back, `recorded` is what the journal has of it.
     """
 
-    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "_tier", "recorded")
+    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "_stood", "_tier", "_untold", "recorded")
 
     def __init__(
         self, journal: RunJournal, step: Step, tier: str, returns: Any, ids: IdMaker, metrics: Metrics
@@ -75,6 +77,8 @@ class StepBooks:
         self._ids = ids
         self._metrics = metrics
         self._n: int | None = None
+        self._stood: set[Stood] = set()
+        self._untold: list[Stood] = []
         self.recorded: Recorded | None = None
 
     async def intend(self, plan: Plan) -> UUID:
@@ -126,6 +130,21 @@ class StepBooks:
             self._entries(call_id, kind, plan, nano, usage, at),
         )
 
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """Rungs go into the run, and an event of each follows the step's intent; at once where there will be none.
+
+        Of `alert`, which changes nothing, the run has one event.
+        """
+        new = [one for one in stood if one not in self._stood]
+        if new:
+            self._stood.update(new)
+            known = self._journal.degraded
+            self._untold += [one for one in new if one.rung is not Rung.ALERT or Rung.ALERT.value not in known]
+            self._journal.stood_on([one.rung.value for one in new])
+            if refused:
+                self._tell_rungs()
+        return new
+
     async def hit(self, result: CallResult) -> None:
         """The step is done without a call: intended and done all the same, so that a replay finds it. Raises Fenced."""
         misfit = self._misfit(result.completion.text)
@@ -170,6 +189,7 @@ class StepBooks:
             self._n, durable = journal.intend(self._step, call_id, reserved)
         else:
             durable = await journal.intend_again(self._n, self._step, call_id, reserved)
+        self._tell_rungs()
         await journal.begin(self._n, durable)
 
     def _number(self) -> int:
@@ -234,6 +254,14 @@ class StepBooks:
             self._metrics.llm_adjusted_nano.add(plan.route, by=nano - within)
             entries.append(Entry(call_id, "adjust", n, name, reserved, nano - within, _NOTHING, at))
         return entries
+
+    def _tell_rungs(self) -> None:
+        """One event a rung; a step that was refused before it began has a path, and no number yet."""
+        untold, self._untold = self._untold, []
+        for one in untold:
+            place: dict[str, Any] = {"path": self._step.path} if self._n is None else {"n": self._n}
+            data = {"rung": one.rung, **place, "budget": one.budget}
+            self._journal.tell("degraded", _encode(data).decode())
 
     def _tell_fallback(self, plan: Plan, route: str, code: str) -> None:
         data = {"rung": "fallback", "n": self._number(), "from": route, "to": plan.route, "code": code}

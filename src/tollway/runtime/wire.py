@@ -7,9 +7,10 @@ the recorded answer; one that failed is the same step when it is asked again.
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from tollway.domain.budgets import Stood
 from tollway.domain.errors import LlmError
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Completion, LlmRequest
@@ -132,6 +133,10 @@ class StepAccount:
             self._books.settle(plan, call_id, came)
             return
         self._books.fail(plan, call_id, error)
+
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """The run notes them."""
+        return self._books.stand_on(stood, refused=refused)
 
     async def hit(self, result: CallResult) -> None:
         """The step is done without a call."""

@@ -1,9 +1,10 @@
 """The seam between calls and the budgets that pay them: money is reserved before a call and settled after it (P4)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from tollway.domain.budgets import Rung
+from tollway.domain.budgets import Exhausted, Rung
 from tollway.domain.llm import Caller
 
 
@@ -16,10 +17,26 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """What is left of a throttled budget, nano-dollars, for how many seconds, and how many processes spend of it."""
+
+    budget: int
+    left_nano: int
+    lasts_s: float
+    sharers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """The rungs a caller stands on, of all budgets that cover it."""
+    """The rungs a caller stands on, of all budgets that cover it.
+
+    `by` says whose rung each is: of several budgets the one that begins anew last, with what comes of it where the rung
+    leaves no way to call. `paces` are those of the budgets on `throttle`.
+    """
 
     rungs: frozenset[Rung] = frozenset()
+    by: Mapping[Rung, Exhausted] = field(default_factory=dict)
+    paces: tuple[Pace, ...] = ()
 
 
 NOTHING_HELD = Hold(0)
@@ -30,7 +47,10 @@ class Budgets(Protocol):
     """The budgets of all callers, as one process knows them."""
 
     def standing(self, caller: Caller) -> Standing:
-        """The rungs on which a caller's next call stands. Local, at once."""
+        """The rungs on which a caller's next call stands, as far as this process knows. Local, at once."""
+
+    async def look(self, caller: Caller) -> Standing:
+        """The same; where this process does not know what was spent, as after a rest, it asks first, once."""
 
     async def reserve(self, caller: Caller, nano: int, patience_s: float) -> Hold:
         """Reserve the worst case of a call in every budget that covers it.
@@ -47,6 +67,10 @@ class NoBudgets:
     """Implements `Budgets` where there are none."""
 
     def standing(self, caller: Caller) -> Standing:
+        """No rung."""
+        return SOUND
+
+    async def look(self, caller: Caller) -> Standing:
         """No rung."""
         return SOUND
 

@@ -167,6 +167,9 @@ class Metrics:
             "tollway_llm_adjusted_usd_total", "Dollars beyond what was reserved for a call.", ("route",), divisor=NANO
         )
         self.llm_saved_nano = Counter("tollway_llm_saved_usd_total", "Dollars that hits saved.", divisor=NANO)
+        self.degraded = Counter(
+            "tollway_degraded_total", "Calls that stood on a rung, given, made or refused.", ("rung",)
+        )
         self.task_cache = Counter("tollway_task_cache_total", "The same of tasks with a `cache_ttl`.", ("result",))
         self.wire_requests = Counter(
             "tollway_wire_requests_total", "Answers over the wire, streams when they begin.", ("form", "status")

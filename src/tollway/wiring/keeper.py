@@ -10,12 +10,14 @@ from tollway.hotstate.answers import PostgresAnswers
 from tollway.outbound.webhooks import DeliverOptions, WebhookDeliverer
 from tollway.record.alerts import AlertHook, AlertRecord
 from tollway.record.processes import leave_process, register_process
+from tollway.record.rollup import Rollup
 from tollway.record.spending import SpendRecord
 from tollway.record.upkeep import Upkeep
 from tollway.record.webhooks import WebhookRecord
 from tollway.runtime.alert_watch import AlertOptions, AlertParts, AlertWatch
 from tollway.runtime.heartbeat import Heartbeat, HeartbeatOptions
 from tollway.runtime.keeper import Keeper, KeeperOptions
+from tollway.runtime.rollup import UsageRollup
 from tollway.spend.spikes import SpikeRule
 from tollway.wiring.base import Base, base, stop_event
 from tollway.wiring.caches import SHARED_TIMES
@@ -38,6 +40,7 @@ async def run_keeper(settings: Settings) -> int:
             parts.broadcast,
             parts.clock,
             KeeperOptions(look_every_s, days, SHARED_TIMES * settings.llm.cache_bytes_max),
+            (UsageRollup(Rollup(parts.database), parts.clock),),
         )
         deliverer = WebhookDeliverer(
             WebhookRecord(parts.database),

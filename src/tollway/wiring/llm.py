@@ -73,6 +73,9 @@ async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncI
         await gateway.start()
         breakers.start()
         await capacity.start()
+        options = GovernorOptions(
+            settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent, spend=settings.spend
+        )
         kept = cached.llm if settings.llm.cache == "exact" else None
         options = GovernorOptions(settings.llm, parts.clock, shift, kept, spent=tokens.spent)
         governor = Governor(gateway, guards, parts.metrics, options)

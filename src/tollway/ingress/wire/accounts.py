@@ -1,11 +1,12 @@
 """The wire at an API process: keys of tenants, and the ledger of calls that belong to no run."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from tollway.domain.budgets import Stood
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable, LlmError, Problem
 from tollway.domain.ids import IdMaker
@@ -126,6 +127,10 @@ class LedgerAccount:
         else:
             usage = error.usage or Usage()
             self._ledger.calls.close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), usage))
+
+    def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
+        """A client is told by its answer."""
+        return stood
 
     async def hit(self, result: CallResult) -> None:
         """An answer that cost nothing: what it saved is on record."""

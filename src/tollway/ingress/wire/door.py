@@ -5,7 +5,7 @@ take ─▶ answer ─▶ Reply                    a transport calls these, and 
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -158,6 +158,7 @@ class Door:
         self._count(order.form, 200)
         headers: Headers = [(b"content-type", EVENTS_TYPE), (b"cache-control", b"no-store")]
         headers += [(b"x-accel-buffering", b"no"), *self._headers(order, stream.plan.route, None)]
+        headers += _degraded(stream.degraded)
         return Streamed(headers, self._chunks(order, stream), stream)
 
     def models(self, head: WireHead, name: str | None) -> Reply:
@@ -233,7 +234,7 @@ class Door:
         headers: Headers = [(b"x-tollway-route", route.encode("latin-1", "replace")), (b"x-tollway-cache", cache)]
         if call_id:
             headers += [(b"x-tollway-call-id", call_id), (b"x-request-id", call_id), (b"request-id", call_id)]
-        return headers
+        return headers if result is None else headers + _degraded(result.degraded)
 
     def _caches(self, head: WireHead) -> bool:
         if head.cache is None:
@@ -250,6 +251,10 @@ class Door:
 
     def _count(self, form: Inbound, status: int) -> None:
         self._services.metrics.wire_requests.add(form.form, str(status))
+
+
+def _degraded(rungs: Sequence[str]) -> Headers:
+    return [(b"x-tollway-degraded", ", ".join(rungs).encode("latin-1", "replace"))] if rungs else []
 
 
 def _dollars(nano: int) -> bytes:

@@ -13,6 +13,7 @@ _STATUS = {
     "too_large": 400,
     "budget_exhausted": 403,
     "rate_limited": 429,
+    "throttled": 429,
     "no_capacity": 429,
     "breaker_open": 503,
     "retry_budget": 503,

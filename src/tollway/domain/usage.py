@@ -1,0 +1,83 @@
+"""Usage as reports ask for it: what to group by, which rows of days and months make up a span, percentiles of buckets.
+
+Pure: no clock, no I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+GROUPS = ("day", "tenant", "agent", "lane", "tier", "route", "step", "key", "task_type")
+"""What usage may be grouped by, in the order in which rows are sorted."""
+
+_FINE = 4  # bits of an amount that its bucket keeps below the highest one
+_EXACT = 1 << _FINE
+BUCKET_ERROR = 0.5 / _EXACT
+"""How far an amount may be from what its bucket says, as a share of it: 3.1 %."""
+
+
+class Unit(NamedTuple):
+    """One day or month of rows. `inside` is a day of a month that is asked for too: it counts while that lacks it."""
+
+    span: str
+    begins: date
+    inside: bool = False
+
+
+def cover(begin: date, end: date, *, by_day: bool = False) -> list[Unit]:
+    """What has every day from `begin` to before `end` exactly once: whole months as such unless `by_day`, else days."""
+    units = []
+    day = begin
+    while day < end:
+        after = month_after(day)
+        whole = not by_day and day.day == 1 and after <= end
+        if whole:
+            units.append(Unit("month", day))
+        last = after if whole else day + timedelta(days=1)
+        while day < last:
+            units.append(Unit("day", day, whole))
+            day += timedelta(days=1)
+    return units
+
+
+def month_after(day: date) -> date:
+    """The first day of the month after that of `day`."""
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+def part_of(groups: Sequence[str]) -> str:
+    """Which rows count the runs of these groups once each: by what of a run's calls they are told apart."""
+    if "route" in groups:
+        return "route step" if "step" in groups else "route"
+    if "tier" in groups:
+        return "tier step" if "step" in groups else "tier"
+    return "step" if "step" in groups else "run"
+
+
+def bucket_of(amount: int) -> int:
+    """The bucket of an amount, 0 or more: below 16 one each, above every doubling has 16. Twin of `usage_bucket`."""
+    if amount < _EXACT:
+        return max(amount, 0)
+    shift = amount.bit_length() - 1 - _FINE
+    return _EXACT * (shift + 1) + ((amount >> shift) & (_EXACT - 1))
+
+
+def amount_of(bucket: int) -> int:
+    """The middle of a bucket: no more than BUCKET_ERROR off what is in it."""
+    if bucket < _EXACT:
+        return bucket
+    shift, fine = bucket // _EXACT - 1, bucket % _EXACT
+    return ((_EXACT + fine) << shift) + ((1 << shift) - 1) // 2
+
+
+def percentile(runs: Mapping[int, int], share: float) -> int | None:
+    """The amount that `share` of the runs do not exceed (nearest rank), by runs of each bucket; None without runs."""
+    total = sum(runs.values())
+    if not total:
+        return None
+    wanted, passed = max(1, -(-int(share * 1_000_000) * total // 1_000_000)), 0
+    for bucket in sorted(runs):
+        passed += runs[bucket]
+        if passed >= wanted:
+            return amount_of(bucket)
+    raise AssertionError("the last bucket ends the count")

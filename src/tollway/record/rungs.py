@@ -1,0 +1,51 @@
+"""Rungs of budgets by hand, on record: what an operator forced and lifted, and the runs that it may let go on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from tollway.domain.budgets import Rung
+from tollway.domain.gates import Gate
+from tollway.record.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class RungsPut:
+    """What is forced and lifted from now on, as JSON shows it, and the settings' version that says so."""
+
+    document: dict[str, Any]
+    version: int
+
+
+async def read_rungs(database: Database, tenant: str, budget: int) -> dict[str, Any] | None:
+    """What is forced and lifted; None where the tenant has no such budget. Raises DatabaseUnavailable."""
+    rows = await database.rows("read_rungs", tenant, budget)
+    return _document(rows[0]) if rows else None
+
+
+async def put_rungs(
+    database: Database, tenant: str, budget: int, forced: Iterable[Rung], lifted: Iterable[Rung]
+) -> RungsPut | None:
+    """Replace what is forced and lifted; None where the tenant has no such budget. Raises DatabaseUnavailable.
+
+    Runs that the budget parked may look again as soon as the keeper comes by.
+    """
+    async with database.connection() as connection, connection.transaction():
+        await database.on(connection, "lock_settings")
+        rows = await database.on(connection, "put_rungs", tenant, budget, _names(forced), _names(lifted))
+        if not rows:
+            return None
+        await database.on(connection, "hasten_gate", Gate.BUDGET.before(str(budget)))
+    return RungsPut(_document(rows[0]), rows[0]["version"])
+
+
+def _names(rungs: Iterable[Rung]) -> list[str]:
+    """Their names, the mildest first."""
+    given = set(rungs)
+    return [rung.value for rung in Rung if rung in given]
+
+
+def _document(row: asyncpg.Record) -> dict[str, Any]:
+    return {"id": str(row["id"]), "tenant": row["tenant"], "forced": row["forced"], "lifted": row["lifted"]}

@@ -1,0 +1,21 @@
+-- name: read_rungs
+-- What an operator forced and lifted of a budget's ladder; nothing where the tenant has no such budget.
+select id, tenant, forced, lifted from budget where tenant = $1 and id = $2
+
+-- name: put_rungs
+-- Replaces what is forced ($3) and lifted ($4); the settings' version rises with it. Nothing where there is no such budget.
+with put as (
+    update budget set forced = $3::text[], lifted = $4::text[], updated_at = now() where tenant = $1 and id = $2
+    returning id, tenant, forced, lifted
+), bumped as (
+    update settings_version set version = version + 1 where exists (select from put) returning version
+)
+select put.id, put.tenant, put.forced, put.lifted, bumped.version from put, bumped
+
+-- name: hasten_gate
+-- Who stands behind gate $1 until a later moment may look again now: the keeper opens the gate as it does to those that are due.
+-- A run that somebody else holds just now is left to its own time.
+with waiting as materialized (
+    select run_id from queue where gate = $1 and opens_at > (select clock_timestamp()) order by run_id for update skip locked
+)
+update queue q set opens_at = clock_timestamp() from waiting w where q.run_id = w.run_id
