@@ -11,6 +11,7 @@ from tollway.runtime.executor import Execution
 from tollway.runtime.journal import RunJournal
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.spend.budgets import NO_BUDGETS
 
 NOW = 1_800_000_000.0
 
@@ -28,6 +29,12 @@ class StillClock:
     def monotonic(self) -> float:
         """The set time."""
         return self.at
+
+
+class NoWriter:
+    """Nothing is written."""
+
+    budgets = NO_BUDGETS
 
 
 def make_claim(**given: Any) -> Claim:
@@ -48,8 +55,9 @@ def make_execution(agents: Registry, clock: StillClock | None = None, recorded: 
     (spec,) = agents.all()
     clock = clock or StillClock()
     nothing: Any = None
+    writer: Any = NoWriter()
     services = RunServices(nothing, nothing, nothing, lambda: 0.5, asyncio.get_running_loop())
-    journal = RunJournal(make_claim(agent=spec.name, **given), recorded, nothing, clock, "worker-1")
+    journal = RunJournal(make_claim(agent=spec.name, **given), recorded, writer, clock, "worker-1")
     return Execution(spec, journal, clock, services)
 
 

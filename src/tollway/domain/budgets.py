@@ -61,6 +61,11 @@ class Budget:
     forced: frozenset[Rung] = frozenset()
     lifted: frozenset[Rung] = frozenset()
 
+    @property
+    def has_rungs(self) -> bool:
+        """Whether it may stand on a rung before its hard limit."""
+        return bool(self.ladder or self.forced or self.soft_nano is not None)
+
     def covers(self, caller: Caller) -> bool:
         """Whether a caller's calls are paid from it."""
         return (

@@ -80,6 +80,7 @@ class Api:
         """Read the settings and begin to listen for news. Raises DatabaseUnavailable."""
         self.services.run_news.start()
         await self.services.sync.start()
+        self._begin_leases()
         self.context.gatekeeper.start()
         self.context.admission.start()
 
@@ -98,8 +99,17 @@ class Api:
         if self.services.wire is not None:
             await self.services.wire.calls.drain()
         await self.context.admission.stop()
+        if self.services.guard is not None:
+            await self.services.guard.stop()
         await self.services.sync.stop()
         self.services.run_news.stop()
+
+    def _begin_leases(self) -> None:
+        guard, sync, wire = self.services.guard, self.services.sync, self.services.wire
+        if guard is not None and wire is not None:
+            guard.start(lambda: sync.process_id, lambda: sync.snapshot.budgets, wire.calls.settled)
+        elif guard is not None:
+            guard.start(lambda: sync.process_id, lambda: sync.snapshot.budgets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""

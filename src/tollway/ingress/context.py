@@ -13,6 +13,7 @@ from tollway.ingress.submission import Submissions
 from tollway.ingress.wire.accounts import KeyDesk, WireLedger
 from tollway.ingress.wire.door import Door, DoorServices
 from tollway.record.accept import Accepted, NewRun
+from tollway.spend.budgets import NO_BUDGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,14 @@ def _make_wire(
     wire = services.wire
     if wire is None:
         return None
-    ledger = WireLedger(wire.calls, services.ids, services.clock, lambda: services.sync.process_id, admission.quotas)
+    ledger = WireLedger(
+        wire.calls,
+        services.ids,
+        services.clock,
+        lambda: services.sync.process_id,
+        admission.quotas,
+        services.guard or NO_BUDGETS,
+    )
     return Door(
         DoorServices(
             wire.governor,

@@ -21,6 +21,7 @@ from tollway.record.quotas import TokenBook
 from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync
 from tollway.record.wire_calls import WireCalls
+from tollway.spend.guard import BudgetGuard
 from tollway.telemetry.metrics import Metrics
 
 
@@ -100,3 +101,4 @@ class ApiServices:
     route_facts: Callable[[], dict[str, Any]] = dict
     wire: WireServices | None = None
     prices: Callable[[float], dict[str, Any]] = _no_prices
+    guard: BudgetGuard | None = None

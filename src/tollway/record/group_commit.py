@@ -54,6 +54,7 @@ class GroupCommit(Generic[Row, Result]):
         self._options = options or FlushOptions()
         self._waiting: deque[tuple[Row, asyncio.Future[Result]]] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        self._aboard: list[list[tuple[Row, asyncio.Future[Result]]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began_at = 0.0
         self._crowd = False
@@ -91,6 +92,12 @@ class GroupCommit(Generic[Row, Result]):
         while self._flights:
             await asyncio.wait(list(self._flights))
 
+    async def settled(self) -> None:
+        """Wait until all that was handed in by now is written or refused, whatever is handed in meanwhile."""
+        futures = [future for batch in (*self._aboard, self._waiting) for _, future in batch if not future.done()]
+        if futures:
+            await asyncio.wait(futures)
+
     def _take_off(self, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(self._flight())
         self._flights.add(task)
@@ -113,7 +120,11 @@ class GroupCommit(Generic[Row, Result]):
             batch = [waiting.popleft() for _ in range(min(len(waiting), options.rows_max))]
             self.flushes += 1
             self.rows += len(batch)
-            await self._flush(batch)
+            self._aboard.append(batch)
+            try:
+                await self._flush(batch)
+            finally:
+                self._aboard.remove(batch)
             took_s = loop.time() - began_at
             self._flush_s += _FLUSH_WEIGHT * (took_s - self._flush_s)
             if self._on_flush is not None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from tollway import failpoints
 from tollway.domain.errors import Fenced
 from tollway.record.database import Database
-from tollway.record.journal_columns import entries_of, facts_of, headers_of, intents_of, outcomes_of
+from tollway.record.journal_columns import entries_of, facts_of, headers_of, intents_of, moves_of, outcomes_of
 from tollway.record.writes import Ending, Leaving, RunWrite
 
 Verdict = bool | Exception
@@ -45,6 +45,7 @@ class JournalRecord:
             *entries_of(writes),
             *facts_of(writes),
             *_range([write.run_id for write in writes]),
+            *moves_of(writes),
         )
         if failpoints.armed:
             _pass("after", writes)
@@ -75,6 +76,7 @@ class JournalRecord:
             [ending.fingerprint for ending in endings],
             facts[6],
             *_range([write.run_id for write in writes]),
+            *moves_of(writes),
         )
         if failpoints.armed:
             _pass("after", writes)

@@ -131,3 +131,11 @@ def facts_of(writes: Sequence[RunWrite]) -> list[list[Any]]:
         for offset, fact in enumerate(write.facts)
     ]
     return _table(rows, 7)
+
+
+def moves_of(writes: Sequence[RunWrite]) -> list[list[Any]]:
+    """What all writes move in budgets."""
+    rows = [
+        (write.run_id, move.accounts, move.spent_nano, move.reserved_nano) for write in writes for move in write.moves
+    ]
+    return _table(rows, 4)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
+from tollway.record.budget_leases import BudgetLeases
 from tollway.record.cancel import Cancellation, Ended, end_cancelled_runs, end_queued_runs
 from tollway.record.concurrency import FIRST_KEY, ConcurrencyKeys, Key
 from tollway.record.database import Database
@@ -43,6 +44,7 @@ class Upkeep:
         self._database = database
         self._keeper_id = keeper_id
         self._keys = ConcurrencyKeys(database)
+        self._budgets = BudgetLeases(database)
         self._due_keys: list[Key] = []
         self._pressing = self._looked_through = FIRST_KEY
         self._full_after = ""
@@ -137,6 +139,18 @@ class Upkeep:
         """Charge calls over the wire whose process is gone at their worst case; returns how many they were."""
         lost = [row["process"] for row in await self._database.rows("find_lost_wire_calls")]
         return len(await self._database.rows("end_lost_wire_calls", lost)) if lost else 0
+
+    async def close_budgets(self, process_id: int) -> None:
+        """Close the budget slices of a process that is gone: what it had reserved counts as spent."""
+        await self._budgets.close([process_id])
+
+    async def mend_budgets(self) -> int:
+        """Do the same for all that are gone, and true up calls that were under way when a budget was set.
+
+        Returns how many had left slices.
+        """
+        await self._budgets.refund_openings()
+        return await self._budgets.close_lost()
 
     async def bury_poison(self) -> Ended:
         """End runs that lost even the process of their own."""

@@ -16,6 +16,7 @@ from tollway import failpoints
 from tollway.domain.llm import Usage
 from tollway.record.database import Database
 from tollway.record.group_commit import FlushOptions, GroupCommit
+from tollway.record.processes import ProcessGone
 from tollway.record.writes import NO_SAVING, Saving
 
 OPEN_PACE_S = 0.002
@@ -26,7 +27,7 @@ _NOTHING = Usage()
 
 
 class WireCall(msgspec.Struct, frozen=True, gc=False):
-    """A call about to be made. `reserved_nano` is its worst case in money."""
+    """A call about to be made. `reserved_nano` is its worst case, reserved in the budget `accounts` ("12,15")."""
 
     call_id: UUID
     process: int
@@ -42,6 +43,7 @@ class WireCall(msgspec.Struct, frozen=True, gc=False):
     at: datetime
     task_type: str | None = None
     asked: str | None = None
+    accounts: str | None = None
 
 
 class WireEntry(msgspec.Struct, frozen=True, gc=False):
@@ -99,16 +101,22 @@ class WireCalls:
         self._none_held.clear()
         return self._opening.put(call)
 
-    def close(self, entry: WireEntry) -> None:
-        """End the reservation with its entry; durable soon, awaited by nobody but `drain`."""
+    def close(self, entry: WireEntry) -> "asyncio.Future[bool]":
+        """End the reservation with its entry; durable soon, when the future ends. Only `drain` need wait for it."""
         self._held -= 1
         if not self._held:
             self._none_held.set()
-        self._closing.put(entry).add_done_callback(_looked_at)
+        closing = self._closing.put(entry)
+        closing.add_done_callback(_looked_at)
+        return closing
 
     def hit(self, hit: WireHit) -> None:
         """Note an answer given again; durable soon, awaited by nobody but `drain`."""
         self._hits.put(hit).add_done_callback(_looked_at)
+
+    async def settled(self) -> None:
+        """Wait until every reservation handed in by now stands, or is refused."""
+        await self._opening.settled()
 
     async def drain(self) -> None:
         """Wait until what is under way was closed and all that was handed in is written, a moment at most for each.
@@ -125,10 +133,14 @@ class WireCalls:
                 await self._hits.drain()
 
     async def _open(self, calls: Sequence[WireCall]) -> list[bool | Exception]:
-        await self._database.rows("open_wire_calls", *_columns([msgspec.structs.astuple(call) for call in calls]))
+        columns = _columns([msgspec.structs.astuple(call) for call in calls])
+        refused = {row["call_id"] for row in await self._database.rows("open_wire_calls", *columns)}
         if failpoints.armed:
             failpoints.hit("intent.after")
-        return [True] * len(calls)
+        if not refused:
+            return [True] * len(calls)
+        gone = ProcessGone("this process is being registered anew")
+        return [gone if call.call_id in refused else True for call in calls]
 
     async def _close(self, entries: Sequence[WireEntry]) -> list[bool | Exception]:
         if failpoints.armed:

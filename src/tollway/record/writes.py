@@ -93,6 +93,18 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     data: str | None
 
 
+class Move(msgspec.Struct, frozen=True, gc=False):
+    """What a call moves in the slices of the budget accounts `accounts` ("12,15"), nano-dollars.
+
+    An intent reserves; an outcome takes that back and spends.
+    """
+
+    call_id: UUID
+    accounts: str
+    spent_nano: int
+    reserved_nano: int
+
+
 class RunWrite(msgspec.Struct):
     """What one run writes at once; `seq` is the number its first event gets.
 
@@ -109,6 +121,7 @@ class RunWrite(msgspec.Struct):
     outcomes: list[StepOutcome] = msgspec.field(default_factory=list)
     entries: list[Entry] = msgspec.field(default_factory=list)
     facts: list[Fact] = msgspec.field(default_factory=list)
+    moves: list[Move] = msgspec.field(default_factory=list)
     new_steps: int = 0
 
     @property

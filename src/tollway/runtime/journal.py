@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from tollway.domain.budgets import Exhausted
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, LlmError
 from tollway.domain.gates import Gate
@@ -37,7 +38,9 @@ from tollway.record.writes import (
 )
 from tollway.runtime.journal_steps import Closable, OpenStep, Step, entry_of, reserved_of, task_type_of
 from tollway.runtime.journal_writer import JournalWriter
+from tollway.runtime.run_holds import RunHolds
 from tollway.runtime.scope import ForeignTask, scope_now
+from tollway.spend.budgets import NOTHING_HELD, Hold
 
 PARK_MIN_S = 0.25
 PARK_MAX_S = 3600.0
@@ -57,7 +60,8 @@ class RunJournal:
 
     `hands_off` says that the run is being handed back: steps under way stay intents, and their policy decides later.
     `comes_back` says that, or that the attempt was stopped to be made again: half an answer is none then.
-    `timed_out_s` is how long the attempt had, once that is over; `first_tier` whose capacity the run needed first.
+    `timed_out_s` is how long the attempt had, once that is over; `first_tier` whose capacity the run needed first;
+    `holds` are what its calls hold in budgets.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class RunJournal:
         self.degraded: list[str] = []
         self.version = f"{claim.agent}@{claim.version}"
         self.task_type = task_type_of(claim)
+        self.holds = RunHolds(writer.budgets, claim, self.task_type)
         self.open_streams: list[Closable] = []
         self.reserved_nano = 0
         self.spent_nano = 0
@@ -131,7 +136,7 @@ class RunJournal:
         return Step(path, StepKind.LLM, name, self._recorded.get(path))
 
     def intend(
-        self, step: Step, call_id: UUID, reserved: Reservation = NOTHING_RESERVED
+        self, step: Step, call_id: UUID, reserved: Reservation = NOTHING_RESERVED, hold: Hold = NOTHING_HELD
     ) -> "tuple[int, asyncio.Future[bool]]":
         """Write the intent of a step. Returns its number and the future of its durability (which may raise Fenced)."""
         write = self._open()
@@ -144,13 +149,24 @@ class RunJournal:
             n = step.recorded["n"]
             if n in self._open_steps:
                 self._note_unknown(write, self._open_steps[n], at)
+        self.holds.intended(write, call_id, hold)
         return n, self._intend(write, n, step, call_id, reserved, at)
 
-    async def intend_again(self, n: int, step: Step, call_id: UUID, reserved: Reservation) -> "asyncio.Future[bool]":
-        """Write the intent of a further call of a step whose last one has its outcome. Raises Fenced."""
+    async def make_room(self, n: int) -> None:
+        """Wait until the last outcome of a step is on its way: an intent cannot share its write. Raises Fenced."""
         while self._pending is not None and any(outcome.n == n for outcome in self._pending.outcomes):
-            await self._kick_with_ack()  # an intent cannot share a write with an outcome of its own step
-        return self._intend(self._open(), n, step, call_id, reserved, self.moment())
+            await self._kick_with_ack()
+
+    def intend_again(
+        self, n: int, step: Step, call_id: UUID, reserved: Reservation, hold: Hold = NOTHING_HELD
+    ) -> "asyncio.Future[bool]":
+        """Write the intent of a further call of a step whose last is over; `make_room` first. Raises Fenced."""
+        write = self._open()
+        left = self._open_steps.get(n)
+        if left is not None:  # its caller was cancelled before the deed
+            self.holds.ended(write, left.call_id)
+        self.holds.intended(write, call_id, hold)
+        return self._intend(write, n, step, call_id, reserved, self.moment())
 
     def _intend(
         self,
@@ -206,7 +222,9 @@ class RunJournal:
         if limit is not None and self.spent_nano + self.reserved_nano + nano > limit:
             said = f"({nano / 1e9:.6f} USD at worst, {self.spent_nano / 1e9:.6f} spent)"
             message = f"the run's budget of {limit / 1e9:.6f} USD does not cover this call {said}"
-            raise LlmError("budget_exhausted", message, final=True)
+            error = LlmError("budget_exhausted", message, final=True)
+            error.exhausted = Exhausted(0, None, parks=False)
+            raise error
         self.reserved_nano += nano
 
     def give_back(self, nano: int) -> None:
@@ -229,7 +247,9 @@ class RunJournal:
     def settle(self, outcome: StepOutcome, entries: Sequence[Entry]) -> None:
         """Write a step's outcome and its money; durable with the run's next write, awaited by nobody."""
         write = self._open()
-        self._open_steps.pop(outcome.n, None)
+        step = self._open_steps.pop(outcome.n, None)
+        if step is not None:
+            self.holds.ended(write, step.call_id, entries)
         write.outcomes.append(outcome)
         write.entries.extend(entries)
         self.spent_nano += outcome.cost_nano
@@ -258,6 +278,7 @@ class RunJournal:
         write = await self._close()
         write.facts.append(final)
         await self._writer.endings.put(Ending(write=write, ended_at=final.at, degraded=tuple(self.degraded), **ending))
+        self.holds.landed(write)
 
     async def leave(
         self, kind: str, data: str | None, delay_s: float | None, errors: int, gate: str = Gate.TIME
@@ -327,6 +348,7 @@ class RunJournal:
                 step.n, "failed", at, None, "stopped before it began", step.reserved.route, 0, Usage(), 0
             )
             write.outcomes.append(outcome)
+            self.holds.ended(write, step.call_id)
             if step.paid:
                 write.entries.append(entry_of(step, "release", 0, at))
             self._tell_outcome(write, outcome)
@@ -340,8 +362,10 @@ class RunJournal:
         """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""
         data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved.nano}}}'
         self._tell(write, "step.unknown", data, at)
+        entry = entry_of(step, "unknown", step.reserved.nano, at)
+        self.holds.ended(write, step.call_id, [entry])
         if step.paid:
-            write.entries.append(entry_of(step, "unknown", step.reserved.nano, at))
+            write.entries.append(entry)
 
     def _ack(self, acks: "list[asyncio.Future[bool]]") -> "asyncio.Future[bool]":
         """A waiter of its own: a task that is cancelled takes no other's with it."""
@@ -363,8 +387,12 @@ class RunJournal:
 
     def _landed(self, future: "asyncio.Future[bool]") -> None:
         error = None if future.cancelled() else future.exception()
-        acks, self._flying_acks, self._flying = self._flying_acks, [], None
-        if error is not None:
+        acks, self._flying_acks = self._flying_acks, []
+        landed, self._flying = self._flying, None
+        if error is None:
+            self.holds.landed(landed)
+        else:
+            self.holds.let_go(landed, self._pending)
             self.fenced = error if isinstance(error, Fenced) else Fenced(self.claim.run_id)
             acks += self._pending_acks
             self._pending, self._pending_acks = None, []

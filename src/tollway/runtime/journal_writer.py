@@ -8,6 +8,7 @@ from uuid import UUID
 from tollway.record.group_commit import FlushOptions, GroupCommit
 from tollway.record.journal import JournalRecord
 from tollway.record.writes import Ending, Leaving, RunWrite
+from tollway.spend.budgets import NO_BUDGETS, Budgets
 from tollway.telemetry.metrics import Metrics
 
 
@@ -19,9 +20,19 @@ class Writing(Protocol):
 
 
 class JournalWriter:
-    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database."""
+    """Joins the journals of all runs of a worker in group commits that wait out any outage of the database.
 
-    def __init__(self, record: JournalRecord, on_written: Callable[[UUID], None], metrics: Metrics) -> None:
+    `budgets` pay for the calls of its runs.
+    """
+
+    def __init__(
+        self,
+        record: JournalRecord,
+        on_written: Callable[[UUID], None],
+        metrics: Metrics,
+        budgets: Budgets = NO_BUDGETS,
+    ) -> None:
+        self.budgets = budgets
         self._on_written = on_written
         self.loop = asyncio.get_running_loop()
         patient = FlushOptions(patience_s=float("inf"))
@@ -35,6 +46,12 @@ class JournalWriter:
         await self.writes.drain()
         await self.endings.drain()
         await self.leavings.drain()
+
+    async def settled(self) -> None:
+        """Wait until all that journals hold by now is written: what is on its way, and what gathered behind it."""
+        for _ in range(2):
+            await self.writes.settled()
+            await asyncio.sleep(0)  # a journal hands in what gathered when it hears that its last write has landed
 
     async def _write(self, journals: Sequence[Writing]) -> list[bool | Exception]:
         taken = [journal.take() for journal in journals]

@@ -149,6 +149,7 @@ class Keeper:
             for process_id in await self._upkeep.orphans():
                 await self._reap(process_id, "worker")
             await self._end_lost_calls()
+            await self._upkeep.mend_budgets()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
             tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
         await self._unstick()
@@ -159,9 +160,11 @@ class Keeper:
     async def _reap(self, process_id: int, role: str) -> None:
         if role != "worker":
             await self._upkeep.forget(process_id)
+            await self._upkeep.close_budgets(process_id)
             await self._end_lost_calls()
             return
         taken = await self._upkeep.reap(process_id)
+        await self._upkeep.close_budgets(process_id)
         log.warning("worker.lost", worker=process_id, runs=len(taken))
         for lane in {lane for _, lane, _ in taken}:
             self._broadcast.publish("queue", lane)

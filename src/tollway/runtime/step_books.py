@@ -82,7 +82,7 @@ class StepBooks:
         self.recorded: Recorded | None = None
 
     async def intend(self, plan: Plan) -> UUID:
-        """Reserve the worst case within the run's budget, and write the intent. Raises LlmError, Fenced."""
+        """Reserve the worst case in all budgets that cover it, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
         journal.first_tier = journal.first_tier or self._tier
         journal.afford(plan.reserve_nano)
@@ -185,10 +185,17 @@ class StepBooks:
 
     async def _intend(self, call_id: UUID, reserved: Reservation) -> None:
         journal = self._journal
-        if self._n is None:
-            self._n, durable = journal.intend(self._step, call_id, reserved)
-        else:
-            durable = await journal.intend_again(self._n, self._step, call_id, reserved)
+        if self._n is not None:
+            await journal.make_room(self._n)
+        hold = await journal.holds.reserve(reserved.nano)
+        try:  # nothing is awaited from here on, so that who waits for all intents of old budgets misses none
+            if self._n is None:
+                self._n, durable = journal.intend(self._step, call_id, reserved, hold)
+            else:
+                durable = journal.intend_again(self._n, self._step, call_id, reserved, hold)
+        except BaseException:
+            journal.holds.drop(hold)
+            raise
         self._tell_rungs()
         await journal.begin(self._n, durable)
 

@@ -58,7 +58,12 @@ class TaskBooks:
             self._reserved = Reservation(self._cost_nano if paid else 0, price_version=DECLARED)
         journal.afford(self._reserved.nano)
         try:
-            self._n, durable = journal.intend(self._step, self._call_id, self._reserved)
+            hold = await journal.holds.reserve(self._reserved.nano)
+            try:
+                self._n, durable = journal.intend(self._step, self._call_id, self._reserved, hold)
+            except BaseException:
+                journal.holds.drop(hold)
+                raise
             await journal.begin(self._n, durable)
         except BaseException:
             journal.give_back(self._reserved.nano)

@@ -32,6 +32,7 @@ from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.registry import Registry
 from tollway.runtime.run import RunServices
+from tollway.spend.budgets import NO_BUDGETS, Budgets
 from tollway.telemetry.cpu import CpuShare
 from tollway.telemetry.logs import get_logger
 from tollway.telemetry.metrics import Metrics
@@ -53,7 +54,7 @@ _RETURNED: dict[type, str] = {RetryAt: "retried", HandedBack: "handed_back", Par
 
 @dataclass(frozen=True, slots=True)
 class WorkerServices:
-    """What a worker works with; `claims` and `record` are bound to its process id."""
+    """What a worker works with; `claims` and `record` are bound to its process id; `budgets` pay for its calls."""
 
     database: Database
     claims: Claims
@@ -62,6 +63,7 @@ class WorkerServices:
     clock: Clock
     runs: RunServices
     metrics: Metrics
+    budgets: Budgets = NO_BUDGETS
 
 
 class Worker:
@@ -77,7 +79,8 @@ class Worker:
         self._registry = registry
         self._doors = options.doors
         self._services = services
-        self._writer = JournalWriter(services.record, services.runs.tokens.written, services.metrics)
+        written = services.runs.tokens.written
+        self._writer = JournalWriter(services.record, written, services.metrics, services.budgets)
         self._running: dict[UUID, Execution] = {}
         self._held = Held()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +147,10 @@ class Worker:
         with suppress(DatabaseUnavailable):
             await self._true_up()
             await self._open_full()
+
+    async def settled(self) -> None:
+        """Wait until what its runs' journals hold by now is written."""
+        await self._writer.settled()
 
     def abandon(self) -> None:
         """Another process was given this worker's runs: stop them all, and write nothing."""
@@ -228,6 +235,7 @@ class Worker:
             log.failure("run.broken", error, run_id=str(claim.run_id))
             outcome = await self._bury(execution)
         finally:
+            journal.holds.let_go()
             if self._running.get(claim.run_id) is execution:
                 del self._running[claim.run_id]
             self._free(claim)

@@ -10,10 +10,19 @@ from tollway.domain.llm import Caller
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Money reserved for one call, nano-dollars, in each of the `accounts` that cover it; none: no budget does."""
+    """Money reserved for one call, nano-dollars, in each of the `accounts` that cover it; none: no budget does.
+
+    `process` is the incarnation that holds it.
+    """
 
     nano: int
     accounts: tuple[int, ...] = ()
+    process: int = 0
+
+    @property
+    def told(self) -> str | None:
+        """The accounts as the record takes them; None without any."""
+        return ",".join(map(str, self.accounts)) if self.accounts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,13 @@ class Budgets(Protocol):
         """
 
     def settle(self, hold: Hold, spent_nano: int) -> None:
-        """The call cost this, which may be more than was held; nothing of the hold is left."""
+        """The call cost this, which may be more than was held; nothing of the hold is left.
+
+        To be told when the outcome is on record, or when no intent ever was: what comes free is reserved again at once.
+        """
+
+    def strand(self, hold: Hold) -> None:
+        """The call was given up without an outcome, its intent on record: all of the hold counts as spent."""
 
 
 class NoBudgets:
@@ -80,3 +95,9 @@ class NoBudgets:
 
     def settle(self, hold: Hold, spent_nano: int) -> None:
         """Nothing was held."""
+
+    def strand(self, hold: Hold) -> None:
+        """Nothing was held."""
+
+
+NO_BUDGETS = NoBudgets()

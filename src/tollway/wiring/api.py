@@ -23,8 +23,10 @@ from tollway.record.reads import RunReads
 from tollway.record.settings_sync import SettingsSync, SyncOptions
 from tollway.record.shifts import ShiftBoard
 from tollway.record.wire_calls import WireCalls
+from tollway.spend.guard import BudgetGuard
 from tollway.telemetry.logs import get_logger
 from tollway.wiring.base import Base, base, lane_aims, settle_memory, stop_event
+from tollway.wiring.budgets import budget_guard
 from tollway.wiring.llm import llm_path, make_price_list
 from tollway.wiring.wire import door_options
 
@@ -44,9 +46,12 @@ async def run_api(settings: Settings, workers_expected: int = 0, *, wire_only: b
         shifts = ShiftBoard(parts.database, parts.broadcast)
         budgets = BudgetBoard(parts.database, parts.broadcast)
         tokens = TokenBook(parts.database, parts.broadcast, parts.clock, reads=True)
-        async with _wire(parts, shifts, tokens, needed=wire_only) as wire:
-            api = _make_api(parts, shifts, tokens, wire, _options(settings, workers_expected, wire_only=wire_only))
+        guard = budget_guard(parts)
+        async with _wire(parts, shifts, tokens, guard, needed=wire_only) as wire:
+            options = _options(settings, workers_expected, wire_only=wire_only)
+            api = _make_api(parts, shifts, tokens, wire, options, guard)
             api.services.sync.on_change(lambda snapshot: budgets.take(snapshot.budgets, snapshot.version))
+            budgets.on_change(lambda: guard.changed(budgets.version))
             given = os.environ.get("TOLLWAY_ADMIN_KEY")
             if given:
                 await ensure_admin_key(parts.database, given)
@@ -74,13 +79,13 @@ def _options(settings: Settings, workers_expected: int, *, wire_only: bool) -> A
 
 @asynccontextmanager
 async def _wire(
-    parts: Base, shifts: ShiftBoard, tokens: TokenBook, *, needed: bool
+    parts: Base, shifts: ShiftBoard, tokens: TokenBook, guard: BudgetGuard, *, needed: bool
 ) -> AsyncIterator[WireServices | None]:
     """The wire; None, with a warning, where the providers cannot be called from here, unless that is all it is for."""
     settings, metrics = parts.settings, parts.metrics
     async with AsyncExitStack() as stack:
         try:
-            path = await stack.enter_async_context(llm_path(parts, shifts, tokens))
+            path = await stack.enter_async_context(llm_path(parts, shifts, tokens, guard))
         except ConfigError as error:
             if needed:
                 raise
@@ -92,7 +97,12 @@ async def _wire(
 
 
 def _make_api(
-    parts: Base, shifts: ShiftBoard, tokens: TokenBook, wire: WireServices | None, options: ApiOptions
+    parts: Base,
+    shifts: ShiftBoard,
+    tokens: TokenBook,
+    wire: WireServices | None,
+    options: ApiOptions,
+    guard: BudgetGuard,
 ) -> Api:
     settings = parts.settings
     route_facts = dict if wire is None else wire.governor.board.facts
@@ -123,5 +133,6 @@ def _make_api(
         route_facts,
         wire,
         make_price_list(settings).shown,
+        guard,
     )
     return create_app(services)

@@ -19,6 +19,7 @@ from tollway.llm.shifts import shifted
 from tollway.record.database import Database
 from tollway.record.quotas import TokenBook
 from tollway.record.shifts import ShiftBoard
+from tollway.spend.budgets import Budgets
 from tollway.spend.price_list import PriceList
 from tollway.spend.prices import Prices
 from tollway.telemetry.metrics import Metrics
@@ -53,8 +54,8 @@ class LlmPath:
 
 
 @asynccontextmanager
-async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncIterator[LlmPath]:
-    """The LLM path, its guards at work; `tokens` hears what calls use. Raises ConfigError for an impossible route."""
+async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook, budgets: Budgets) -> AsyncIterator[LlmPath]:
+    """The LLM path, its guards at work; `tokens` hears what calls use, `budgets` pay. Raises ConfigError for an impossible route."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
     breakers = BreakerBoard.of_routes(settings.routes, settings.breaker, parts.broadcast, parts.clock)
@@ -73,11 +74,10 @@ async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook) -> AsyncI
         await gateway.start()
         breakers.start()
         await capacity.start()
-        options = GovernorOptions(
-            settings.llm, parts.clock, shift, cached.llm, spent=tokens.spent, spend=settings.spend
-        )
         kept = cached.llm if settings.llm.cache == "exact" else None
-        options = GovernorOptions(settings.llm, parts.clock, shift, kept, spent=tokens.spent)
+        options = GovernorOptions(
+            settings.llm, parts.clock, shift, kept, spent=tokens.spent, budgets=budgets, spend=settings.spend
+        )
         governor = Governor(gateway, guards, parts.metrics, options)
         for route in settings.routes:
             _gauge(parts.metrics, governor, guards, route.name)

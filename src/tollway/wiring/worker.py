@@ -36,7 +36,9 @@ from tollway.runtime.tasks import TaskSteps
 from tollway.runtime.tokens import WatchedTokens
 from tollway.runtime.wire import RunWire
 from tollway.runtime.worker import Worker, WorkerServices, process_facts
+from tollway.spend.guard import BudgetGuard
 from tollway.wiring.base import Base, base, settle_memory, stop_event
+from tollway.wiring.budgets import budget_guard
 from tollway.wiring.llm import LlmPath, llm_path
 from tollway.wiring.wire import run_wire
 
@@ -141,7 +143,8 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         _shifts(parts) as shifts,
         _budgets(parts) as budgets,
         _tokens(parts) as tokens,
-        llm_path(parts, shifts, tokens) as path,
+        contextlib.nullcontext(budget_guard(parts)) as guard,
+        llm_path(parts, shifts, tokens, guard) as path,
         run_wire(parts, path.governor) as wire,
     ):
         worker_id = await register_process(parts.database, "worker", settings.worker.lease_ttl_s, {"claiming": False})
@@ -150,7 +153,7 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         claims = Claims(parts.database, lazy, worker_id)
         gates = _make_gates(parts, agents, path.governor)
         claiming = _claimer_options(settings, agents, gates.doors)
-        services = _worker_services(parts, path, wire, claims, gates.dependencies)
+        services = _worker_services(parts, path, wire, claims, gates.dependencies, guard)
         worker = Worker(worker_id, agents, claiming, services)
         heartbeat = Heartbeat(
             replace(parts.database.options, connections_max=1),
@@ -169,6 +172,9 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         heartbeat.on_settings(shifts.version_seen)
         heartbeat.on_settings(budgets.version_seen)
         heartbeat.on_settings(tokens.version_seen)
+        guard.start(lambda: worker_id, lambda: budgets.now, worker.settled)
+        guard.changed(budgets.version)
+        budgets.on_change(lambda: guard.changed(budgets.version))
         gates.doors.on_turn = heartbeat.soon
         gates.dependencies.board.start()
         heartbeat.start()
@@ -177,13 +183,14 @@ async def _worker(settings: Settings, agents: Registry, stop: asyncio.Event) -> 
         finally:
             heartbeat.stop()
             gates.dependencies.board.stop()
+            await guard.stop()
             with contextlib.suppress(DatabaseUnavailable):
                 await leave_process(parts.database, worker_id)
             await lazy.stop()
 
 
 def _worker_services(
-    parts: Base, path: LlmPath, wire: RunWire, claims: Claims, dependencies: Dependencies
+    parts: Base, path: LlmPath, wire: RunWire, claims: Claims, dependencies: Dependencies, guard: BudgetGuard
 ) -> WorkerServices:
     settings = parts.settings
     runs = RunServices(
@@ -202,6 +209,7 @@ def _worker_services(
         parts.clock,
         runs,
         parts.metrics,
+        guard,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from executor_kit import StillClock, make_claim
+from executor_kit import NoWriter, StillClock, make_claim
 from tollway.domain.errors import LlmError
 from tollway.domain.ids import IdMaker
 from tollway.llm.books import Terms
@@ -31,11 +31,11 @@ class Unfit:
 @pytest.mark.parametrize(("timeout", "asked"), [(None, 2), (30.0, 2), (0.01, 1)])
 async def test_a_repair_has_the_time_that_is_left(timeout: float | None, asked: int) -> None:
     """The timeout of a step is for both of its calls together; when it is over nothing more is asked."""
-    nothing: Any = None
+    writer: Any = NoWriter()
     governor: Any = Unfit()
     clock = StillClock()
     steps = LlmSteps(governor, IdMaker(clock), LlmDefaults(100), Metrics())
-    journal = RunJournal(make_claim(), (), nothing, clock, "worker-1")
+    journal = RunJournal(make_claim(), (), writer, clock, "worker-1")
     scope_now.set(Scope(owner=asyncio.current_task()))
     with pytest.raises(LlmError):
         await steps.ask(journal, Ask("llm", "fast", "hello", returns=int, timeout=timeout))

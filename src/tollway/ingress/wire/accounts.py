@@ -21,19 +21,26 @@ from tollway.llm.providers.inbound import bad
 from tollway.record.settings_sync import SettingsSync
 from tollway.record.wire_calls import WireCall, WireCalls, WireEntry, WireHit
 from tollway.record.writes import Saving
+from tollway.spend.budgets import NO_BUDGETS, NOTHING_HELD, Budgets, Hold
 
 TASK_TYPE_CHARS_MAX = 64
+BUSY_PATIENCE_S = 2.5
+"""How long a call waits for money that others hold and may not need."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireLedger:
-    """What writes the money of calls: `process` tells this process' incarnation; `quotas` may forbid them."""
+    """What writes the money of calls: `process` tells this process' incarnation.
+
+    `quotas` and `budgets` may forbid them.
+    """
 
     calls: WireCalls
     ids: IdMaker
     clock: Clock
     process: Callable[[], int]
     quotas: Quotas | None = None
+    budgets: Budgets = NO_BUDGETS
 
     def moment(self) -> datetime:
         """Now, as the database sees it."""
@@ -43,13 +50,14 @@ class WireLedger:
 class LedgerAccount:
     """Implements `Account` for a tenant's key."""
 
-    __slots__ = ("_caller", "_held", "_ledger", "_request", "_so_far", "call_id")
+    __slots__ = ("_caller", "_held", "_hold", "_ledger", "_request", "_so_far", "call_id")
 
     def __init__(self, ledger: WireLedger, caller: Caller, request: LlmRequest) -> None:
         self._ledger = ledger
         self._caller = caller
         self._request = request
         self._held = 0
+        self._hold = NOTHING_HELD
         self._so_far: Callable[[], CallResult | None] | None = None
         self.call_id = ""
 
@@ -71,10 +79,13 @@ class LedgerAccount:
         self._let_go()
 
     async def intend(self, plan: Plan) -> UUID:
-        """Reserve the worst case. Raises DatabaseUnavailable."""
+        """Reserve the worst case. Raises LlmError `budget_exhausted`, DatabaseUnavailable."""
         ledger, caller = self._ledger, self._caller
+        hold = self._hold = await ledger.budgets.reserve(caller, plan.reserve_nano, BUSY_PATIENCE_S)
         process = ledger.process()
-        if not process:  # taken for dead, and not registered anew yet: nobody would answer for the reservation
+        if not process or (hold.accounts and process != hold.process):
+            # taken for dead, and not registered anew yet: nobody would answer for the reservation
+            ledger.budgets.settle(hold, 0)
             raise DatabaseUnavailable("this process is being registered anew")
         call_id = ledger.ids.new()
         self.call_id = str(call_id)
@@ -94,6 +105,7 @@ class LedgerAccount:
                 ledger.moment(),
                 caller.task_type or None,
                 plan.asked,
+                hold.told,
             )
         )
         try:
@@ -111,7 +123,7 @@ class LedgerAccount:
         self._let_go()
         usage = result.completion.usage
         saving = Saving(prompt_nano=result.saved_prompt_nano or None, shift_nano=result.saved_shift_nano or None)
-        self._ledger.calls.close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage, saving))
+        self._close(WireEntry(call_id, "settle", result.cost_nano, self._ledger.moment(), usage, saving))
 
     def fail(self, plan: Plan, call_id: UUID, error: LlmError | None) -> None:
         """What a call that failed may have cost: its charge if it is known, nothing if it surely was not billed."""
@@ -126,7 +138,7 @@ class LedgerAccount:
             self._end(call_id, "release", 0)
         else:
             usage = error.usage or Usage()
-            self._ledger.calls.close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), usage))
+            self._close(WireEntry(call_id, "settle", error.cost_nano, self._ledger.moment(), usage))
 
     def stand_on(self, stood: Sequence[Stood], *, refused: bool = False) -> Sequence[Stood]:
         """A client is told by its answer."""
@@ -170,7 +182,21 @@ class LedgerAccount:
             self._ledger.quotas.tokens.release(self._caller.tenant, held)
 
     def _end(self, call_id: UUID, kind: str, nano: int | None) -> None:
-        self._ledger.calls.close(WireEntry(call_id, kind, nano, self._ledger.moment()))
+        self._close(WireEntry(call_id, kind, nano, self._ledger.moment()))
+
+    def _close(self, entry: WireEntry) -> None:
+        """Write the entry; what it leaves of the reservation may be reserved again once that is durable."""
+        closing, budgets, hold = self._ledger.calls.close(entry), self._ledger.budgets, self._hold
+        if hold.accounts:
+            spent_nano = hold.nano if entry.nano is None else entry.nano
+            closing.add_done_callback(lambda written: _settle(budgets, hold, spent_nano, written))
+
+
+def _settle(budgets: Budgets, hold: Hold, spent_nano: int, written: "asyncio.Future[bool]") -> None:
+    if written.cancelled() or written.exception() is not None:
+        budgets.strand(hold)
+    else:
+        budgets.settle(hold, spent_nano)
 
 
 class KeyDesk:

@@ -1,6 +1,6 @@
 -- name: write_journal
--- The last two parameters are the least and the greatest run id: a generic plan prunes partitions by a range alone.
--- Writes what running runs did, under their fence: intents, outcomes, money and events. A run whose lease (worker, fence)
+-- Parameters 71 and 72 are the least and the greatest run id: a generic plan prunes partitions by a range alone.
+-- Writes what running runs did, under their fence: intents, outcomes, money (with what it moves in budgets) and events. A run whose lease (worker, fence)
 -- or place in its history (next_seq) is not as the writer believes is left out, with all that belongs to it.
 -- Returns the runs written.
 --
@@ -62,6 +62,12 @@ with writing as materialized (
     )
     join held h on h.run_id = l.run_id
     on conflict (call_id, kind) do nothing
+), moved as (
+    insert into budget_delta (process, accounts, spent_nano, reserved_nano)
+    select $1, string_to_array(m.accounts, ',')::bigint[], sum(m.spent)::bigint, sum(m.reserved)::bigint
+    from unnest($73::uuid[], $74::text[], $75::bigint[], $76::bigint[]) as m (run_id, accounts, spent, reserved)
+    join held h on h.run_id = m.run_id
+    group by m.accounts
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(
@@ -130,6 +136,12 @@ with ending as materialized (
     )
     join held h on h.run_id = l.run_id
     on conflict (call_id, kind) do nothing
+), moved as (
+    insert into budget_delta (process, accounts, spent_nano, reserved_nano)
+    select $1, string_to_array(m.accounts, ',')::bigint[], sum(m.spent)::bigint, sum(m.reserved)::bigint
+    from unnest($65::uuid[], $66::text[], $67::bigint[], $68::bigint[]) as m (run_id, accounts, spent, reserved)
+    join held h on h.run_id = m.run_id
+    group by m.accounts
 ), told as (
     insert into event (run_id, seq, type, at, actor_kind, actor_id, data)
     select e.* from unnest(

@@ -1,6 +1,7 @@
 -- name: register_process
--- A new row of a process; its id is the incarnation no other process ever had.
-insert into process (role, host, pid, lease_ttl_s, facts) values ($1, $2, $3, $4, $5::jsonb) returning id
+-- A new row of a process; its id is the incarnation no other process ever had. It has read no budgets yet.
+insert into process (role, host, pid, lease_ttl_s, facts, budgets_seen)
+values ($1, $2, $3, $4, $5::jsonb, case when $1 <> 'keeper' then 0 end) returning id
 
 -- name: beat_process
 -- One beat: says how far settings were read and what the process knows of itself, and learns the settings' version.

@@ -1,13 +1,28 @@
 -- name: open_wire_calls
--- Reserves the worst case of calls about to be made. Safe to repeat.
-insert into wire_call (
-    call_id, process, tenant, key_id, lane, tier, route, provider, model, price_version, reserved_nano, at, task_type, asked
+-- Reserves the worst case of calls about to be made. Safe to repeat. Who reserves in budgets must be on record until that
+-- stands: the slices of a process that is taken away are closed. Returns the calls that may not be made for that.
+with calls as materialized (
+    select * from unnest(
+        $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+        $11::bigint[], $12::timestamptz[], $13::text[], $14::text[], $15::text[]
+    ) as c (
+        call_id, process, tenant, key_id, lane, tier, route, provider, model, price_version, reserved_nano, at, task_type, asked, accounts
+    )
+), alive as materialized (
+    select p.id from process p where p.id in (select c.process from calls c where c.accounts is not null) order by p.id for key share
+), opened as (
+    insert into wire_call (
+        call_id, process, tenant, key_id, lane, tier, route, provider, model, price_version, reserved_nano, at, task_type, asked, accounts
+    )
+    select * from calls c where c.accounts is null or c.process in (select a.id from alive a)
+    on conflict (call_id) do nothing
+    returning process, accounts, reserved_nano
+), moved as (
+    insert into budget_delta (process, accounts, spent_nano, reserved_nano)
+    select o.process, string_to_array(o.accounts, ',')::bigint[], 0, sum(o.reserved_nano)::bigint
+    from opened o where o.accounts is not null group by o.process, o.accounts
 )
-select * from unnest(
-    $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::bigint[], $12::timestamptz[], $13::text[], $14::text[]
-)
-on conflict (call_id) do nothing;
+select c.call_id from calls c where c.accounts is not null and c.process not in (select a.id from alive a);
 
 -- name: close_wire_calls
 -- Ends reservations, each with its ledger entry; what a call cost beyond its reservation is an entry of its own. `nano` null
@@ -22,6 +37,10 @@ with closing as materialized (
     delete from wire_call w using closing c where w.call_id = any ($1::uuid[]) and w.call_id = c.call_id
     returning w.*, c.kind, c.input_tokens, c.output_tokens, c.cached_tokens, c.estimated, c.at as ended_at,
         least(c.nano, w.reserved_nano) as nano, c.nano - w.reserved_nano as excess, c.saved_prompt_nano, c.saved_shift_nano
+), moved as (
+    insert into budget_delta (process, accounts, spent_nano, reserved_nano)
+    select d.process, string_to_array(d.accounts, ',')::bigint[], sum(d.nano + greatest(d.excess, 0))::bigint, -sum(d.reserved_nano)::bigint
+    from closed d where d.accounts is not null group by d.process, d.accounts
 )
 insert into ledger (
     call_id, kind, tenant, key_id, lane, task_type, tier, asked, route, model, price_version, at,
