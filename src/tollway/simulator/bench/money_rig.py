@@ -23,6 +23,7 @@ from tollway.spend.guard import BudgetGuard
 TENANT = "default"
 _BATCH = 100
 _BATCHES = 10
+_COUNTED = 3
 _CALLS = 1000
 _PAUSE_S = 0.3
 _TTL_S = 3600.0
@@ -66,14 +67,18 @@ class MoneyCost:
 
 async def money_cost(rig: QueueRig, rounds: int) -> MoneyCost:
     """So many rounds of a thousand calls with money and as many without; count the ledger in; reserve in budgets."""
+    guard_us = await _guarded(rig)  # before there are processes that would have to read the budgets first
     worker = await QueueWorker.of(rig)
-    await rig.accept(2 * rounds * _BATCH * _BATCHES, repeat(TENANT))
+    await rig.accept((2 * rounds + _COUNTED) * _BATCH * _BATCHES, repeat(TENANT))
     spent_s = {True: 0.0, False: 0.0}
     for number in range(2 * rounds):
         money = number % 2 == 0
         spent_s[money] += await _round(rig, worker, money=money)
+    await _rollup(rig)
+    for _ in range(_COUNTED):
+        await _round(rig, worker, money=True)
     each = 1e6 / (rounds * _BATCH * _BATCHES)
-    return MoneyCost(spent_s[True] * each, spent_s[False] * each, await _rollup(rig), await _guarded(rig))
+    return MoneyCost(spent_s[True] * each, spent_s[False] * each, await _rollup(rig), guard_us)
 
 
 async def _round(rig: QueueRig, worker: QueueWorker, *, money: bool) -> float:
@@ -131,7 +136,7 @@ def _ending(claim: Claim, call_id: UUID, *, money: bool) -> Ending:
 
 
 async def _rollup(rig: QueueRig) -> float:
-    """Count what is new in as the keeper does; microseconds of CPU an entry of the ledger."""
+    """Count what is new in as the keeper does; microseconds of CPU an entry, the end of its run included."""
     database = await rig.database()
     rollup, backend, entries = Rollup(database), await backend_of(database), 0
     before = _spent_s(rig, backend)
