@@ -15,6 +15,7 @@ from tollway.domain.usage import bucket_of
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.rollup import Rollup
 from tollway.record.upkeep import Upkeep
+from tollway.runtime.rollup import REST_IDLE_S, UsageRollup
 from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree, totals_agree
 
 
@@ -291,3 +292,14 @@ async def test_the_bucket_in_sql_is_the_bucket_in_python(admin: asyncpg.Connecti
     amounts = [0, 1, 15, 16, 17, (1 << width) - 1, 1 << width, *(luck.randrange(1 << width) for _ in range(500))]
     rows = await admin.fetch("select usage_bucket(a) as bucket from unnest($1::bigint[]) as a", amounts)
     assert [row["bucket"] for row in rows] == [bucket_of(amount) for amount in amounts]
+
+
+async def test_the_keeper_counts_what_comes_while_it_idles(database: Database, admin: asyncpg.Connection) -> None:
+    """With nothing new it looks ever more rarely; the first look at something counts it."""
+    duty = UsageRollup(Rollup(database), AnchoredClock())
+    for _ in range(2):
+        while await duty.look() < REST_IDLE_S * 0.9:
+            pass
+        await enter(admin)
+        await duty.look()
+        assert await by_usage(admin) == await by_the_ledger(admin) != {}
