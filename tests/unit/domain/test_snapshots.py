@@ -33,7 +33,7 @@ def test_it_reads_what_it_writes(pair: tuple[Snapshot, Snapshot]) -> None:
 
 @given(history(), st.integers(1, 40))
 def test_a_step_goes_forward_and_not_too_far(pair: tuple[Snapshot, Snapshot], most: int) -> None:
-    """A step sees all that the last did and nothing the present does not, and looks no further than it may."""
+    """A step sees all that the last did, nothing the present does not, and looks no further than it may."""
     last, now = pair
     upto = step_towards(last, now, most)
     for xid in range(1, LAST + 5):
@@ -47,7 +47,7 @@ def test_a_step_goes_forward_and_not_too_far(pair: tuple[Snapshot, Snapshot], mo
 
 @given(history(), st.integers(1, 10))
 def test_steps_arrive_and_count_each_once(pair: tuple[Snapshot, Snapshot], most: int) -> None:
-    """Steps end at the present; what each newly sees is, together, what had ended since: each transaction once. (P10)"""
+    """Steps end at the present; what each newly sees is, together, what ended since: each transaction once. (P10)"""
     last, now = pair
     counted: list[int] = []
     here = last

@@ -98,30 +98,37 @@ with ended as materialized (
         and (ended_xid < $5::bigint or pg_visible_in_snapshot(ended_xid::text::xid8, $2::text::pg_snapshot))
         and (ended_xid >= $4::bigint or not pg_visible_in_snapshot(ended_xid::text::xid8, $1::text::pg_snapshot))
 ), made as materialized (
-    select distinct run_id, coalesce(tier, '') as tier, coalesce(route, '') as route, coalesce(step, '') as step
+    select run_id, array_agg(distinct array[coalesce(tier, ''), coalesce(route, ''), coalesce(step, '')]) as called
     from ledger
     where run_id = any (array(select id from ended)) and kind <> 'release'
         and call_id >= (select uuid7_floor(min(created_at) - interval '1 day') from ended)
+    group by run_id
+), alike as materialized (
+    -- runs of one owner that called the same are one row from here on
+    select row_number() over () as place, e.day, e.tenant, e.agent, e.lane, e.key_id, e.task_type, e.state, m.called,
+        count(*) as runs, sum(e.calls)::bigint as calls, sum(e.cost_nano)::bigint as cost_nano
+    from ended e left join made m on m.run_id = e.id
+    group by e.day, e.tenant, e.agent, e.lane, e.key_id, e.task_type, e.state, m.called
 ), parts as (
-    select id, 'run' as part, '' as tier, '' as route, '' as step from ended
+    select place, 'run' as part, '' as tier, '' as route, '' as step, calls, cost_nano from alike
     union all
-    select distinct m.run_id, p.part, case when p.tier then m.tier else '' end, case when p.route then m.route else '' end,
-        case when p.step then m.step else '' end
-    from made m
+    select distinct a.place, p.part, case when p.tier then a.called[i][1] else '' end, case when p.route then a.called[i][2] else '' end,
+        case when p.step then a.called[i][3] else '' end, 0, 0
+    from alike a
+    cross join lateral generate_series(1, array_length(a.called, 1)) as i
     cross join (values
         ('tier', true, false, false), ('route', true, true, false), ('step', false, false, true),
         ('tier step', true, false, true), ('route step', true, true, true)
     ) as p (part, tier, route, step)
 ), fresh as materialized (
-    select o.detail, p.part, e.day, o.tenant, o.agent, o.lane, o.key_id, o.task_type,
-        case when p.part = 'run' and o.detail <> 'tenant' then e.state else '' end as state, p.tier, p.route, p.step, count(*) as runs,
-        sum(case p.part when 'run' then e.calls else 0 end)::bigint as calls,
-        sum(case p.part when 'run' then e.cost_nano else 0 end)::bigint as cost_nano
+    select o.detail, p.part, a.day, o.tenant, o.agent, o.lane, o.key_id, o.task_type,
+        case when p.part = 'run' and o.detail <> 'tenant' then a.state else '' end as state, p.tier, p.route, p.step,
+        sum(a.runs)::bigint as runs, sum(p.calls)::bigint as calls, sum(p.cost_nano)::bigint as cost_nano
     from parts p
-    join ended e on e.id = p.id
+    join alike a on a.place = p.place
     cross join lateral (values
-        ('owner', e.tenant, e.agent, e.lane, e.key_id, e.task_type), ('tenant', e.tenant, '', '', '', ''),
-        ('whole', '', e.agent, e.lane, '', e.task_type)
+        ('owner', a.tenant, a.agent, a.lane, a.key_id, a.task_type), ('tenant', a.tenant, '', '', '', ''),
+        ('whole', '', a.agent, a.lane, '', a.task_type)
     ) as o (detail, tenant, agent, lane, key_id, task_type)
     where o.detail <> 'tenant' or p.part in ('run', 'tier')
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
@@ -137,10 +144,13 @@ with ended as materialized (
     group by 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
     on conflict (detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step) do update
     set runs = u.runs + excluded.runs, calls = u.calls + excluded.calls, cost_nano = u.cost_nano + excluded.cost_nano
+), weighed as materialized (
+    select day, tenant, agent, 'calls' as measure, usage_bucket(calls) as bucket, count(*) as runs from ended group by 1, 2, 3, 5
+    union all
+    select day, tenant, agent, 'cost', usage_bucket(cost_nano), count(*) from ended group by 1, 2, 3, 5
 ), measured as materialized (
-    select e.day, o.tenant, e.agent, m.measure, m.bucket, count(*) as runs
-    from ended e cross join lateral (values (e.tenant), ('')) as o (tenant)
-    cross join lateral (values ('calls', usage_bucket(e.calls)), ('cost', usage_bucket(e.cost_nano))) as m (measure, bucket)
+    select w.day, o.tenant, w.agent, w.measure, w.bucket, sum(w.runs)::bigint as runs
+    from weighed w cross join lateral (values (w.tenant), ('')) as o (tenant)
     group by 1, 2, 3, 4, 5
 ), spread as (
     insert into usage_spread as u (span, begins, tenant, agent, measure, bucket, runs)
