@@ -17,6 +17,7 @@ from tollway.ingress.problems import invalid, invalid_input
 from tollway.record.budgets import BudgetUse
 from tollway.record.run_document import rfc3339, rfc3339_epoch
 from tollway.spend.burn import Forecast
+from tollway.spend.ladder import rungs
 
 BUDGETS_MAX = 1000
 LADDER_STEPS_MAX = 32
@@ -169,6 +170,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> dict[str, Any]:
     """A budget as it is shown: its settings, and how it stands in its present period; `ahead` None: not known."""
     hard = budget.hard_nano
+    standing = rungs(budget, use.spent_nano)
     left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
     return {
         "id": str(budget.id),
@@ -193,6 +195,7 @@ def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> d
         **_money("left", left),
         "pct": None if hard is None else _pct(use.spent_nano, hard),
         "exhausted": use.exhausted_at is not None,
+        "rungs": [rung.value for rung in Rung if rung in standing],
         **_money("burn", None if ahead is None else ahead.nano_per_hour, "_per_hour"),
         "exhausts_at": None if ahead is None or ahead.exhausts_at is None else rfc3339_epoch(ahead.exhausts_at),
     }

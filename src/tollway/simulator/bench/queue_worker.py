@@ -51,7 +51,7 @@ class QueueWorker:
     async def of(cls, rig: QueueRig, agent: str = AGENT) -> "QueueWorker":
         """A claimer on connections of its own."""
         lazy, database = await rig.database(durable=False), await rig.database()
-        backends = Backends(await _backend(lazy), await _backend(database))
+        backends = Backends(await backend_of(lazy), await backend_of(database))
         worker = await register_process(database, "worker", _LEASE_TTL_S)
         return cls(lazy, database, worker, backends, agent)
 
@@ -123,6 +123,7 @@ class QueueWorker:
                 self._empty_since.pop(line, None)
 
 
-async def _backend(database: Database) -> int:
+async def backend_of(database: Database) -> int:
+    """The server's process behind a pool of one connection."""
     async with database.connection() as connection:
         return int(connection.get_server_pid())
