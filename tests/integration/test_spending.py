@@ -241,7 +241,7 @@ async def test_the_periods_of_budgets_are_read_with_their_burn(database: Databas
     async with looking(database) as (spend, connection):
         (period,) = await spend.periods(connection)
         assert (period.account, period.tenant, period.hard_nano, period.spent_nano) == (account, "default", 1000, 70)
-        assert not period.exhausted
+        assert period.exhausted is None
         assert period.burn is None
         assert period.ends_at is not None
         burn = (100.0, 1, 200.5, 63, 0.25)

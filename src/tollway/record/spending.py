@@ -45,7 +45,10 @@ BurnRow = tuple[float, int, float, int, float]
 
 @dataclass(frozen=True, slots=True)
 class PeriodSpend:
-    """The present period of a budget: nano-dollars, epoch seconds; `ends_at` None: it has no end."""
+    """The present period of a budget: nano-dollars, epoch seconds; `ends_at` None: it has no end.
+
+    `exhausted` says for whom nothing is left: `all`, or `others` than the interactive lane; None: there is.
+    """
 
     account: int
     budget: int
@@ -55,7 +58,7 @@ class PeriodSpend:
     soft_nano: int | None
     ends_at: float | None
     spent_nano: int
-    exhausted: bool
+    exhausted: str | None = None
     burn: BurnRow | None = None
 
 

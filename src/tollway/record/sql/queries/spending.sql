@@ -84,7 +84,7 @@ select a.id as account, b.id as budget, b.tenant, b.period, b.hard_nano, b.soft_
     (
         a.spent_nano + coalesce(d.nano, 0) + coalesce((select sum(s.spent_nano) from budget_slice s where s.account = a.id), 0)
     )::bigint as spent_nano,
-    a.exhausted_at is not null as exhausted,
+    a.exhausted_lanes as exhausted,
     extract(epoch from u.since)::float8 as since, u.since_nano, extract(epoch from u.at)::float8 as burn_at, u.spent_nano as burn_nano, u.faded
 from budget b
 join budget_account a on a.budget = b.id
