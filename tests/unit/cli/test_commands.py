@@ -27,6 +27,7 @@ CLIENT_COMMANDS = (
     "budget",
     "shifts",
     "prices",
+    "usage",
 )
 BUDGET = {
     "id": "7", "period": "month", "timezone": "Europe/Berlin", "agent": "triage", "lane": None, "task_type": None,
