@@ -205,6 +205,9 @@ class SetBudgets:
     def settle(self, hold: SpendHold, spent_nano: int) -> None:
         """Nothing was held."""
 
+    def strand(self, hold: SpendHold) -> None:
+        """Nothing was held."""
+
 
 class SetBreakers(dict[str, SetBreaker]):
     """Breakers by route; those not set are closed."""

@@ -155,7 +155,8 @@ async def crew(url: str, agents: Registry, sim: RunningSim, **given: Any) -> Asy
         given.get("doors", doors),
         **{name: given[name] for name in ("bulkheads", "age_after_s") if name in given},
     )
-    services = WorkerServices(database, claims, record, broadcast, clock, runs, metrics)
+    budgets = given.get("budgets") or NoBudgets()
+    services = WorkerServices(database, claims, record, broadcast, clock, runs, metrics, budgets)
     worker = Worker(worker_id, agents, options, services)
     if given.get("started", True):
         await worker.start()

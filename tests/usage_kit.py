@@ -111,16 +111,18 @@ async def by_the_ledger(admin: asyncpg.Connection) -> dict[tuple[Any, ...], Any]
 
 async def by_usage(admin: asyncpg.Connection) -> dict[tuple[Any, ...], Any]:
     """What usage says, by day and owner."""
-    return _rows(await admin.fetch("select * from usage_call where span = 'day'"), ("begins", *OWNERS), SUMS)
+    return _rows(
+        await admin.fetch("select * from usage_call where span = 'day' and detail = 'owner'"), ("begins", *OWNERS), SUMS
+    )
 
 
 async def months_agree(admin: asyncpg.Connection) -> bool:
     """Whether each month's rows are the sums of its days before the fold, in all three tables."""
     for table, keys, sums in (
-        ("usage_call", OWNERS, SUMS),
+        ("usage_call", ("detail", *OWNERS), SUMS),
         (
             "usage_run",
-            ("part", "tenant", "agent", "lane", "key_id", "task_type", "state", "tier", "route", "step"),
+            ("detail", "part", "tenant", "agent", "lane", "key_id", "task_type", "state", "tier", "route", "step"),
             ("runs", "calls", "cost_nano"),
         ),
         ("usage_spread", ("tenant", "agent", "measure", "bucket"), ("runs",)),
@@ -133,5 +135,29 @@ async def months_agree(admin: asyncpg.Connection) -> bool:
         if _rows(await admin.fetch(days), ("begins", *keys), sums) != _rows(
             await admin.fetch(months), ("begins", *keys), sums
         ):
+            return False
+    return True
+
+
+async def totals_agree(admin: asyncpg.Connection) -> bool:
+    """Whether rows that tell less apart are the sums of those that tell all apart, in all three tables."""
+    for table, less, key, sums in (
+        ("usage_call", "whole", "agent || lane || tier || route || step || task_type", SUMS),
+        ("usage_call", "tenant", "tenant || tier", SUMS),
+        ("usage_run", "whole", "agent || part || state || tier || route || step", ("runs", "calls", "cost_nano")),
+        ("usage_run", "tenant", "tenant || part || tier", ("runs", "calls", "cost_nano")),
+        ("usage_spread", "whole", "agent || measure || bucket", ("runs",)),
+    ):
+        detail = "case tenant when '' then 'whole' else 'owner' end" if table == "usage_spread" else "detail"
+        parts = "where part in ('run', 'tier')" if (table, less) == ("usage_run", "tenant") else ""
+        summed = ", ".join(f"sum({name}) as {name}" for name in sums)
+        rows = await admin.fetch(
+            f"select {detail} as detail, span, begins, {key} as key, {summed} from {table} {parts} group by 1, 2, 3, 4"
+        )
+        found = [
+            _rows([row for row in rows if row["detail"] == one], ("span", "begins", "key"), sums)
+            for one in (less, "owner")
+        ]
+        if found[0] != found[1]:
             return False
     return True

@@ -76,7 +76,7 @@ async def test_other_tenants_keep_theirs(database: Database, admin: asyncpg.Conn
 
 
 async def test_the_use_of_a_period_is_all_that_was_spent_in_it(database: Database, admin: asyncpg.Connection) -> None:
-    """Closed slices, live ones and what is not counted into them yet are one sum; a period that is over is not shown."""
+    """Closed slices, live ones and what is not counted in yet are one sum; a period that is over is not shown."""
     await put_budgets(database, "default", [MONTH])
     (month,) = await of_default(database)
     assert await read_budget_use(database, "default") == {}

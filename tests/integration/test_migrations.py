@@ -109,7 +109,7 @@ BAD_ROWS = [
     "update run set state = 'succeeded', ended_at = now(), error_code = 'x'",
     "update run set budget_nano = -1",
     "update run set delay_s = -1",
-    "update flow set state = 4",
+    "update flow set state = 5",
     "insert into tenant (id) values ('../etc')",
     "insert into tenant (id, weight) values ('w', 0)",
     "insert into tenant (id, weight) values ('w', 'infinity')",

@@ -212,16 +212,17 @@ async def test_what_was_spent_lately_is_told_of_who_spent_much(database: Databas
 
 
 async def test_the_periods_of_budgets_are_read_with_their_burn(database: Database, admin: asyncpg.Connection) -> None:
-    """What live slices spent counts; periods that are over or to come are left out; a burn kept comes back."""
+    """What live slices and deltas spent counts; periods over or to come are left out; a burn kept comes back."""
     account = await budget_with_period(admin, hard_nano=1000)
     await admin.execute("update budget_account set spent_nano = 40 where id = $1", account)
     await admin.execute(
         "insert into budget_slice (account, process, granted_nano, spent_nano) values ($1, 1, 50, 20), ($1, 2, 5, 3)",
         account,
     )
+    await admin.execute("insert into budget_delta values (1, array[$1, 999]::bigint[], 7, -7)", account)
     async with looking(database) as (spend, connection):
         (period,) = await spend.periods(connection)
-        assert (period.account, period.tenant, period.hard_nano, period.spent_nano) == (account, "default", 1000, 63)
+        assert (period.account, period.tenant, period.hard_nano, period.spent_nano) == (account, "default", 1000, 70)
         assert not period.exhausted
         assert period.burn is None
         assert period.ends_at is not None

@@ -15,7 +15,8 @@ from tollway.domain.usage import bucket_of
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.rollup import Rollup
 from tollway.record.upkeep import Upkeep
-from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree
+from tollway.runtime.rollup import REST_IDLE_S, UsageRollup
+from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree, totals_agree
 
 
 def days_ago(days: int) -> datetime:
@@ -27,7 +28,7 @@ def days_ago(days: int) -> datetime:
 async def runs_of(admin: asyncpg.Connection, part: str) -> dict[tuple[str, ...], int]:
     """Runs of a part by what tells them apart."""
     rows = await admin.fetch(
-        "select tier, route, step, runs from usage_run where part = $1 and span = 'day' and runs > 0", part
+        "select tier, route, step, runs from usage_run where part = $1 and span = 'day' and detail = 'whole'", part
     )
     return {tuple(name for name in row[:3] if name): row[3] for row in rows}
 
@@ -42,7 +43,10 @@ async def test_every_kind_of_entry_is_counted_for_what_it_is(database: Database,
         await enter(admin, kind="saved", nano=0, cached=cached, saved_nano=saved, input_tokens=0, output_tokens=0)
     await enter(admin, agent=None, tier=None, route=None, step=None, nano=5, input_tokens=0, output_tokens=0)
     await count_all(Rollup(database))
-    found = {(row["agent"], row["route"]): dict(row) for row in await admin.fetch("select * from usage_call")}
+    found = {
+        (row["agent"], row["route"]): dict(row)
+        for row in await admin.fetch("select * from usage_call where detail = 'owner'")
+    }
     row = found["triage", "r1"]
     assert (row["calls"], row["hits"], row["cost_nano"], row["unknown_nano"]) == (2, 2, 120, 900)
     assert (row["saved_cache_nano"], row["saved_flight_nano"]) == (30, 4)
@@ -63,11 +67,14 @@ async def test_what_commits_late_is_counted_when_it_does(database: Database, adm
             await enter(admin, nano=nano)
             await end_run(admin, cost_nano=nano)
             await count_all(rollup)
-        assert await admin.fetchval("select cost_nano from usage_call where span = 'day'") == 110
+        assert await admin.fetchval("select cost_nano from usage_call where span = 'day' and detail = 'owner'") == 110
         await late.commit()
     await count_all(rollup)
-    assert await admin.fetchval("select cost_nano from usage_call where span = 'day'") == 111
-    assert await admin.fetchval("select cost_nano from usage_run where part = 'run' and span = 'day'") == 111
+    assert await admin.fetchval("select cost_nano from usage_call where span = 'day' and detail = 'owner'") == 111
+    assert (
+        await admin.fetchval("select cost_nano from usage_run where part = 'run' and span = 'day' and detail = 'owner'")
+        == 111
+    )
     await count_all(Rollup(database))
     assert await by_usage(admin) == await by_the_ledger(admin)
 
@@ -85,7 +92,7 @@ async def test_what_is_rolled_back_is_never_counted(database: Database, admin: a
         await undone.rollback()
     await enter(admin, nano=100)
     await count_all(rollup)
-    assert await admin.fetchval("select cost_nano from usage_call where span = 'day'") == 110
+    assert await admin.fetchval("select cost_nano from usage_call where span = 'day' and detail = 'owner'") == 110
     assert await admin.fetchval("select count(*) from usage_run") == 0
 
 
@@ -153,7 +160,9 @@ async def test_far_behind_it_goes_in_bounded_steps(database: Database, admin: as
         await late.commit()
     await count_all(rollup)
     by_hand = await admin.fetchval("select sum(nano) from ledger where xid >= $1 or nano = 7", start)
-    assert await admin.fetchval("select sum(cost_nano) from usage_call where span = 'day'") == by_hand
+    assert (
+        await admin.fetchval("select sum(cost_nano) from usage_call where span = 'day' and detail = 'owner'") == by_hand
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -189,7 +198,10 @@ async def test_it_is_the_ledger_whatever_happens_at_once(
     await count_all(Rollup(database))
     assert await by_usage(admin) == await by_the_ledger(admin)
     assert await months_agree(admin)
-    runs = await admin.fetchval("select sum(runs) from usage_run where part = 'run' and span = 'day'")
+    assert await totals_agree(admin)
+    runs = await admin.fetchval(
+        "select sum(runs) from usage_run where part = 'run' and span = 'day' and detail = 'owner'"
+    )
     assert runs == await admin.fetchval("select count(*) from run where state is not null")
 
 
@@ -226,7 +238,7 @@ async def test_days_that_are_over_are_folded_into_months(database: Database, adm
         await end_run(admin, at=days_ago(days), state="failed")
     await count_all(rollup)
     assert await months_agree(admin)
-    assert await admin.fetchval("select sum(calls) from usage_call where span = 'month'") == 5
+    assert await admin.fetchval("select sum(calls) from usage_call where span = 'month' and detail = 'owner'") == 5
 
 
 async def test_a_look_finds_what_is_new_and_nothing_else(database: Database, admin: asyncpg.Connection) -> None:
@@ -258,7 +270,7 @@ async def test_a_partition_stays_until_it_is_counted(database: Database, admin: 
     assert await upkeep.drop_partitions(keep) == []
     await count_all(Rollup(database))
     assert sorted(await upkeep.drop_partitions(keep)) == ["ledger_202503", "run_20250314"]
-    assert await admin.fetchval("select calls from usage_call where span = 'month'") == 1
+    assert await admin.fetchval("select calls from usage_call where span = 'month' and detail = 'owner'") == 1
 
 
 async def test_the_indexes_are_told_of_new_pages(database: Database, admin: asyncpg.Connection) -> None:
@@ -280,3 +292,14 @@ async def test_the_bucket_in_sql_is_the_bucket_in_python(admin: asyncpg.Connecti
     amounts = [0, 1, 15, 16, 17, (1 << width) - 1, 1 << width, *(luck.randrange(1 << width) for _ in range(500))]
     rows = await admin.fetch("select usage_bucket(a) as bucket from unnest($1::bigint[]) as a", amounts)
     assert [row["bucket"] for row in rows] == [bucket_of(amount) for amount in amounts]
+
+
+async def test_the_keeper_counts_what_comes_while_it_idles(database: Database, admin: asyncpg.Connection) -> None:
+    """With nothing new it looks ever more rarely; the first look at something counts it."""
+    duty = UsageRollup(Rollup(database), AnchoredClock())
+    for _ in range(2):
+        while await duty.look() < REST_IDLE_S * 0.9:
+            pass
+        await enter(admin)
+        await duty.look()
+        assert await by_usage(admin) == await by_the_ledger(admin) != {}

@@ -7,6 +7,7 @@ import click
 
 from tollway.cli._command import Session, client_command, example
 from tollway.cli._output import print_json, print_table
+from tollway.cli.budget_rungs import COMMANDS
 
 _SCOPE = ("agent", "lane", "task_type", "key")
 _IDENTITY = ("period", "timezone", *_SCOPE)
@@ -54,6 +55,10 @@ class _Ladder(click.ParamType[Any]):
 @click.group(epilog=example("tollway budget set acme --period month --hard 100 --soft 80", "tollway budget list acme"))
 def budget() -> None:
     """Bound what a tenant spends: as a whole, or by agent, lane, task type or key; by day, week, month, in total."""
+
+
+for _command in COMMANDS:
+    budget.add_command(_command)
 
 
 @budget.command("list", epilog=example("tollway budget list acme", "tollway budget list acme --json"))

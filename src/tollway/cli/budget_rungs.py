@@ -12,12 +12,6 @@ from tollway.domain.budgets import Rung
 _RUNG = click.Choice([rung.value for rung in Rung])
 
 
-def mount(group: click.Group) -> None:
-    """Make these commands of `tollway budget`."""
-    for command in (force, lift, clear):
-        group.add_command(command)
-
-
 @click.command("force", epilog=example("tollway budget force acme 7 lower_tier", "tollway budget force acme 7 park"))
 @click.argument("tenant_id", metavar="TENANT")
 @click.argument("budget_id", metavar="BUDGET")
@@ -52,6 +46,10 @@ async def clear(session: Session, *, tenant_id: str, budget_id: str, rung: str |
     """Neither force nor lift RUNG of BUDGET any more, or without RUNG any of them. Needs an admin key."""
     forced, lifted = await _read(session, tenant_id, budget_id) if rung is not None else (set(), set())
     await _put(session, tenant_id, budget_id, forced - {rung}, lifted - {rung})
+
+
+COMMANDS = (force, lift, clear)
+"""Commands of `tollway budget`."""
 
 
 def _path(tenant_id: str, budget_id: str) -> str:

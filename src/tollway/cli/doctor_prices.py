@@ -35,7 +35,7 @@ def check_prices(settings: Settings, now: datetime) -> Iterator[Check]:
 def _check(name: str, item: dict[str, Any], now: datetime) -> Check | None:
     """What is to be said of a model's price; None if it is in order for some time to come."""
     if item["source"] == UNKNOWN:
-        return Check("prices", "fail", f"{name} has no price, so its calls would be refused", item["remedy"])
+        return Check("prices", "fail", f"{name} has no price: processes that call it do not start", item["remedy"])
     if item["source"] == WORST_CASE:
         remedy = f'add [prices."{name}"] with what it really costs'
         return Check("prices", "warn", f"{name} is charged at the worst case of [spend]", remedy)

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from tollway.config.settings import Settings
 from tollway.domain.errors import ConfigError
 
-_SECRET = re.compile(r"key|secret|token(?!s)|password|passwd|credential|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"key|secret|webhook|token(?!s)|password|passwd|credential|authorization", re.IGNORECASE)
 _HIDDEN = "(hidden)"
 _SHOWN_MAX = 80
 

@@ -78,6 +78,18 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountState:
+    """How the present period of a budget stands: when it `ends` (epoch seconds, None: never), and what is spent.
+
+    Of the money nothing is left to `all` or, where the interactive lane still has its share, to the `others`.
+    """
+
+    ends: float | None
+    spent_nano: int
+    exhausted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Exhausted:
     """Why no money is to be had: the budget, when it begins anew (epoch seconds, None: never), and what comes of it."""
 

@@ -160,6 +160,11 @@ class LlmError(TollwayError):
         self.cost_nano: int | None = None
         self.exhausted: Exhausted | None = None
 
+    @property
+    def awaits_money(self) -> bool:
+        """Whether a run is to park for want of money: its budget says so, or there may be some soon."""
+        return self.exhausted is not None and (self.parks or self.exhausted.parks)
+
     def later(self) -> Self:
         """The same error of a request that was not sent, since capacity comes later: a run parks until then."""
         self.parks = True

@@ -3,7 +3,7 @@
 Pure: no clock, no I/O.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -45,13 +45,20 @@ def month_after(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
-def part_of(groups: Sequence[str]) -> str:
+def part_of(groups: Collection[str]) -> str:
     """Which rows count the runs of these groups once each: by what of a run's calls they are told apart."""
     if "route" in groups:
         return "route step" if "step" in groups else "route"
     if "tier" in groups:
         return "tier step" if "step" in groups else "tier"
     return "step" if "step" in groups else "run"
+
+
+def detail_of(groups: Collection[str]) -> str:
+    """The fewest rows that tell these groups apart: `whole` has no tenants, `tenant` but days and tiers of each."""
+    if "tenant" not in groups and "key" not in groups:
+        return "whole"
+    return "tenant" if {"day", "tenant", "tier"}.issuperset(groups) else "owner"
 
 
 def bucket_of(amount: int) -> int:

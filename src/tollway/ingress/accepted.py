@@ -22,7 +22,7 @@ def accepted_json(run: NewRun, standing: Standing, *, waits: bool = False) -> by
     blocked = Blocked(Gate.KEY, run.concurrency_key) if waits else None
     if run.delay_s > 0:
         blocked = Blocked(Gate.TIME, None, run.created_at + run.delay_s)
-    blocked = blocked or held_back(standing, run.tenant, run.agent)
+    blocked = blocked or held_back(standing, run.tenant, run.lane, run.agent)
     return _ACCEPTED % (
         text.encode(),
         _json(run.tenant),

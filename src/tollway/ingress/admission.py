@@ -1,7 +1,7 @@
 """Admission: whether a run or a call that is in order is taken now, and when the run should start.
 
     knock ─▶ (the request is read) ─▶ place ─▶ accept
-    quotas of the tenant              depth of the lane, forecast against deadline_s, ttl_s and max_wait_s
+    quotas of the tenant              depth of the lane, budgets, forecast against deadline_s, ttl_s and max_wait_s
 
 All of it is answered from memory, so that a refusal costs little; only a request with an idempotency key is looked up
 before it is refused, since it may repeat one that was taken. A run that has begun is never turned away.
@@ -15,6 +15,7 @@ from tollway.domain.errors import Problem
 from tollway.domain.llm import Caller
 from tollway.ingress.depths import Depths
 from tollway.ingress.forecasts import Entry, Forecasts
+from tollway.ingress.money import Money
 from tollway.ingress.problems import Limit, limited
 from tollway.ingress.quotas import Quotas
 from tollway.ingress.scaling import LoadBoard
@@ -23,6 +24,7 @@ from tollway.ingress.standing import KnownStanding
 from tollway.ingress.submission import Asked
 from tollway.queue.admission import Bounds, Late, too_late
 from tollway.record.accept import Accepted, NewRun
+from tollway.record.accounts import AccountBoard
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
@@ -39,7 +41,9 @@ class Admission:
     def __init__(self, services: ApiServices, board: LoadBoard) -> None:
         self._services = services
         self._lanes = services.options.lane_limits
-        self.standing = KnownStanding(services.sync, services.clock)
+        self._accounts = AccountBoard(services.database, services.news)
+        self.money = Money(services.sync, self._accounts, services.clock)
+        self.standing = KnownStanding(services.sync, services.clock, self.money.blocked)
         self.forecasts = Forecasts(board, self.standing, services.sync, services.clock)
         depths = Depths(services.database, services.ids, services.clock, services.options.lanes)
         self.quotas = Quotas(services.sync, services.tokens, depths, services.clock)
@@ -51,10 +55,12 @@ class Admission:
     def start(self) -> None:
         """Begin to keep count; a second start is nothing."""
         self._services.tokens.start()
+        self._accounts.start()
 
     async def stop(self) -> None:
         """Save what was counted, and end; a second stop is nothing."""
         self.forecasts.stop()
+        await self._accounts.stop()
         await self.quotas.depths.stop()
         await self._services.tokens.stop()
 
@@ -79,15 +85,27 @@ class Admission:
         record = self._services.sync.snapshot.tenants.get(caller.tenant)
         if record is not None:
             self.quotas.check_call(record)
+            self.money.check_call(caller)
 
     def place(self, entry: Entry, deadline_at: float | None = None, ttl_s: float | None = None) -> float:
-        """When the run should start, epoch seconds. Raises Problem `queue_full`, `overloaded` if too late."""
+        """When the run should start, epoch seconds.
+
+        Raises Problem `budget_exhausted`, `queue_full`, `overloaded` if too late.
+        """
+        caller = Caller(entry.tenant, entry.lane, entry.agent, task_type=entry.task_type, key_id=entry.key_id)
+        must = [] if deadline_at is None else [deadline_at]
+        if ttl_s is not None:
+            must.append(entry.now + ttl_s)
+        self.money.check_run(caller, min(must, default=None))
         limits = self._lanes.get(entry.lane)
         if limits is not None and limits.max_queued is not None:
             queued = self.forecasts.queued(entry.lane)
             if queued is not None and queued >= limits.max_queued:
                 raise _lane_full(entry.lane, limits.max_queued)
+        waits = self.money.parks(caller)
         start = self.forecasts.start(entry)
+        if waits is not None:  # its budget decides, not its lane
+            return start.at if waits.until is None else max(start.at, waits.until)
         if start.sure and not self.standing.paused(entry.tenant):
             bounds = Bounds(
                 entry.now + entry.delay_s,

@@ -15,7 +15,9 @@ from tollway.domain.money import nano, usd
 from tollway.ingress.bodies import decode_body
 from tollway.ingress.problems import invalid, invalid_input
 from tollway.record.budgets import BudgetUse
-from tollway.record.run_document import rfc3339
+from tollway.record.run_document import rfc3339, rfc3339_epoch
+from tollway.spend.burn import Forecast
+from tollway.spend.ladder import rungs
 
 BUDGETS_MAX = 1000
 LADDER_STEPS_MAX = 32
@@ -165,9 +167,10 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(item, f"{path}.{key}" if path else str(key))
 
 
-def budget_document(budget: Budget, use: BudgetUse) -> dict[str, Any]:
-    """A budget as it is shown: its settings, and how it stands in its present period."""
+def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> dict[str, Any]:
+    """A budget as it is shown: its settings, and how it stands in its present period; `ahead` None: not known."""
     hard = budget.hard_nano
+    standing = rungs(budget, use.spent_nano)
     left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
     return {
         "id": str(budget.id),
@@ -192,11 +195,14 @@ def budget_document(budget: Budget, use: BudgetUse) -> dict[str, Any]:
         **_money("left", left),
         "pct": None if hard is None else _pct(use.spent_nano, hard),
         "exhausted": use.exhausted_at is not None,
+        "rungs": [rung.value for rung in Rung if rung in standing],
+        **_money("burn", None if ahead is None else ahead.nano_per_hour, "_per_hour"),
+        "exhausts_at": None if ahead is None or ahead.exhausts_at is None else rfc3339_epoch(ahead.exhausts_at),
     }
 
 
-def _money(name: str, amount: int | None) -> dict[str, Any]:
-    return {f"{name}_usd": None if amount is None else usd(amount), f"{name}_nano": amount}
+def _money(name: str, amount: int | None, of: str = "") -> dict[str, Any]:
+    return {f"{name}_usd{of}": None if amount is None else usd(amount), f"{name}_nano{of}": amount}
 
 
 def _pct(spent: int, hard: int) -> float:

@@ -32,7 +32,10 @@ _UNDER_WAY_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A run as far as its start depends on it; `now` is when it was submitted, epoch seconds."""
+    """A run as far as its start depends on it; `now` is when it was submitted, epoch seconds.
+
+    `key_id` and `task_type` say with others which budgets cover it.
+    """
 
     tenant: str
     agent: str
@@ -40,6 +43,8 @@ class Entry:
     now: float
     delay_s: float = 0.0
     priority_s: float = 0.0
+    key_id: str = ""
+    task_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

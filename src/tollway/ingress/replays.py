@@ -14,6 +14,7 @@ from tollway.ingress.context import ApiContext
 from tollway.ingress.forecasts import Entry
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.problems import invalid
+from tollway.ingress.submission import task_type_text
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.replay import Kept, Replay, Replayable, Replayed, read_replayables, replay_runs
 
@@ -114,6 +115,10 @@ def new_run(api: ApiContext, caller: Caller, old: Replayable, raw: bytes) -> New
     submissions.check_lane(old.lane)
     agent.check(decode_raw(raw, "input"))
     now = submissions.stamp()
+    task_type = task_type_text(None if old.metadata is None else decode_raw(old.metadata.encode(), "metadata"))
+    entry = Entry(
+        old.tenant, old.agent, old.lane, now, priority_s=old.priority_s, key_id=caller.key.id, task_type=task_type
+    )
     deadline_s = None if old.deadline_at is None else (old.deadline_at - old.created_at).total_seconds()
     return NewRun(
         id=api.services.ids.new(),
@@ -136,10 +141,7 @@ def new_run(api: ApiContext, caller: Caller, old: Replayable, raw: bytes) -> New
         webhook_url=old.webhook_url,
         webhook_secret_env=old.webhook_secret_env,
         replay_of=old.id,
-        predicted_start_at=api.admission.place(
-            Entry(old.tenant, old.agent, old.lane, now, priority_s=old.priority_s),
-            None if deadline_s is None else now + deadline_s,
-        ),
+        predicted_start_at=api.admission.place(entry, None if deadline_s is None else now + deadline_s),
         est_nano=api.services.options.est_nano,
         idempotency_key=None,
         body_hash=None,

@@ -1,10 +1,11 @@
-"""What holds queued runs back, as far as an API process knows: paused tenants, and classes that no worker starts now.
+"""What holds queued runs back, as far as an API process knows: paused tenants, budgets that are spent, and classes that
+no worker starts now.
 
 Workers tell in their beats which classes are shut in them, why and until when (`facts.doors`); a class is blocked when
 it is so in every worker that serves it. What they tell is as old as their last beat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from tollway.domain.clock import Clock
@@ -14,10 +15,12 @@ from tollway.record.settings_sync import SettingsSync
 
 
 class KnownStanding:
-    """Implements `record.run_document.Standing` from the settings and the workers' beats."""
+    """Implements `record.run_document.Standing` from the settings, the workers' beats, and what `broke` tells: which
+    budget keeps the runs of a tenant, lane and agent waiting."""
 
-    def __init__(self, sync: SettingsSync, clock: Clock) -> None:
+    def __init__(self, sync: SettingsSync, clock: Clock, broke: Callable[[str, str, str], Blocked | None]) -> None:
         self._sync = sync
+        self.broke = broke
         self._clock = clock
         self._from: object = None
         self._shut: dict[str, Blocked] = {}

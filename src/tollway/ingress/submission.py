@@ -112,7 +112,8 @@ class Submissions:
         delay_s = body.delay_s or 0.0
         deadline_at = None if body.deadline_s is None else created_at + body.deadline_s
         priority_s = record.priority_s if body.priority_s is None else body.priority_s
-        entry = Entry(caller.home, record.name, lane, created_at, delay_s, priority_s)
+        key_id, task_type = caller.key.id, task_type_text(body.metadata)
+        entry = Entry(caller.home, record.name, lane, created_at, delay_s, priority_s, key_id, task_type)
         start_at = created_at
         try:
             if refusal is None:
@@ -132,7 +133,7 @@ class Submissions:
         run = NewRun(
             id=self._ids.new(),
             tenant=caller.home,
-            key_id=caller.key.id,
+            key_id=key_id,
             agent=record.name,
             version=record.version,
             lane=lane,
@@ -170,6 +171,15 @@ class Submissions:
     def stamp(self) -> float:
         """Now, in whole microseconds, as the record holds it."""
         return int(self._clock.now() * 1_000_000) / 1_000_000
+
+
+def task_type_text(metadata: dict[str, Any] | None) -> str:
+    """`metadata.task_type` as text (as JSON where it is none); empty without."""
+    value = None if metadata is None else metadata.get("task_type")
+    try:
+        return "" if value is None else value if isinstance(value, str) else _encode(value).decode()
+    except OverflowError:  # as `metadata_text` is about to say
+        return ""
 
 
 def metadata_text(metadata: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from tollway.llm.providers.wire import refused
 from tollway.llm.rungs import Ladder, LadderKit
 from tollway.llm.streaming import GovernedStream
 from tollway.spend.budgets import Budgets, NoBudgets, Standing
+from tollway.spend.refusals import barred
 from tollway.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -137,16 +138,16 @@ class Governor:
         """
         asked = errand.request
         self._ladder.put_on(errand, standing)
-        barred = self._ladder.barred(standing) is not None
+        shut = barred(standing) is not None
         changed = errand.request is not asked
-        if cache is None or not (barred or changed):
+        if cache is None or not (shut or changed):
             return None
         only = standing.by.get(Rung.CACHED_ONLY)
         cached_only = () if only is None else (Stood(Rung.CACHED_ONLY, only.budget),)
         value = await self._find(cache, errand.caller, asked)
         if value is not None:
             return await self._hit(value, "exact", books, cached_only)
-        value = await self._find(cache, errand.caller, errand.request) if barred and changed else None
+        value = await self._find(cache, errand.caller, errand.request) if shut and changed else None
         return None if value is None else await self._hit(value, "exact", books, (*errand.stood, *cached_only))
 
     async def _find(self, cache: ExactCache[Kept], caller: Caller, request: LlmRequest) -> Kept | None:
@@ -179,7 +180,7 @@ class Governor:
         standing = await self._ladder.look(caller)
         if standing.rungs:
             hit = await self._descend(errand, standing, cache, books)
-            if hit is not None or self._ladder.barred(standing) is not None:
+            if hit is not None or barred(standing) is not None:
                 return hit
         value = await self._find(cache, caller, errand.request)
         return None if value is None else await self._hit(value, "exact", books, errand.stood)

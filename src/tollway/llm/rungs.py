@@ -17,16 +17,10 @@ from tollway.llm.placing import Errand, Placer
 from tollway.llm.throttle import Fare, Passenger, Throttle
 from tollway.spend.budgets import Budgets, Standing
 from tollway.spend.ladder import fewer
+from tollway.spend.refusals import barred, behind, spent
 from tollway.telemetry.metrics import Metrics
 
 INTERACTIVE = "interactive"
-_LOOK_AGAIN_S = 3600.0
-_BARS = {
-    Rung.REFUSE: "it refuses calls",
-    Rung.PARK: "its work is parked",
-    Rung.CACHED_ONLY: "only kept answers are given, and there is none for this call",
-}
-"""The rungs that leave no way to call, the hardest first, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +59,13 @@ class Ladder:
         errand.stood = tuple(Stood(rung, standing.by[rung].budget) for rung in stood)
         errand.paces = standing.paces
 
-    def barred(self, standing: Standing) -> Rung | None:
-        """The rung that leaves no way to call, if any."""
-        return next((rung for rung in _BARS if rung in standing.rungs), None)
-
     def bar(self, standing: Standing, books: Books) -> None:
         """Raises LlmError `budget_exhausted` where a rung leaves no way to call; nothing was reserved."""
-        rung = self.barred(standing)
+        rung = barred(standing)
         if rung is not None:
             exhausted = standing.by[rung]
             self.tell(books, (Stood(rung, exhausted.budget),), refused=True)
-            raise self._exhausted(exhausted, f"budget {exhausted.budget} stands on {rung.value}: {_BARS[rung]}")
+            raise behind(rung, exhausted, self._kit.clock.now())
 
     def refused(self, books: Books, error: LlmError) -> None:
         """No money was to be had for a call: then it stood on the last rung all the same."""
@@ -88,12 +78,11 @@ class Ladder:
         if not errand.paces:
             return None
         caller = errand.caller
-        spent = next((pace for pace in errand.paces if pace.left_nano <= 0), None)
-        if spent is not None:
+        empty = next((pace for pace in errand.paces if pace.left_nano <= 0), None)
+        if empty is not None:
             exhausted = self._kit.budgets.standing(caller).by.get(Rung.THROTTLE)
-            raise self._exhausted(
-                exhausted or Exhausted(spent.budget, None, parks=True), f"budget {spent.budget} is spent"
-            )
+            exhausted = exhausted or Exhausted(empty.budget, None, parks=True)
+            raise spent(exhausted, f"budget {empty.budget} is spent", self._kit.clock.now())
 
         def held(budget: int) -> bool:
             return any(pace.budget == budget for pace in self._kit.budgets.standing(caller).paces)
@@ -128,15 +117,6 @@ class Ladder:
             errand.request = request
             return False
         return True
-
-    def _exhausted(self, exhausted: Exhausted, message: str) -> LlmError:
-        error = LlmError("budget_exhausted", message, final=not exhausted.parks)
-        error.exhausted = exhausted
-        if exhausted.parks:
-            now = self._kit.clock.now()
-            error.retry_after_s = _LOOK_AGAIN_S if exhausted.until is None else max(1.0, exhausted.until - now)
-            return error.later()
-        return error
 
 
 def _thinks(request: LlmRequest) -> bool:

@@ -15,6 +15,7 @@ import asyncpg
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
+from tollway.domain.gates import Gate
 from tollway.record.database import Database
 from tollway.record.sql import query
 from tollway.telemetry.logs import get_logger
@@ -31,6 +32,9 @@ _READS_KEPT = 3
 _SLICE = 500
 UNNAMED_GATE = "other"
 _QUEUED, _RUNNING, _WAITING, _PARKED = range(4)
+_BUDGET = Gate.BUDGET.value
+_BROKE = 4
+"""The state of a line whose money is spent: its runs wait for a budget, each as behind a gate."""
 
 Key = TypeVar("Key")
 Part = TypeVar("Part")
@@ -223,10 +227,10 @@ class _Tally:
 
     def count(self, rows: Iterable[asyncpg.Record]) -> Iterator[None]:
         """The lines' counts."""
-        shut: list[Line] = []
+        shut: list[tuple[Line, bool]] = []
         for lane, agent, state, gate, tenants, runs in rows:
             if runs is None:
-                shut += [(lane, agent, tenant) for tenant in tenants]
+                shut += [((lane, agent, tenant), state == _BROKE) for tenant in tenants]
                 continue
             for at, (tenant, number) in enumerate(zip(tenants, runs, strict=True), 1):
                 if at % _SLICE == 0:
@@ -237,10 +241,15 @@ class _Tally:
                     count = self.lines[line] = Count()
                 _add(count, state, gate, number)
             yield
-        for line in shut:
+        for line, broke in shut:
             count = self.lines.get(line)
-            if count is not None:
-                count.shut, count.runnable = count.runnable, 0
+            if count is None or not count.runnable:
+                continue
+            if broke:
+                count.gated[_BUDGET] = count.gated.get(_BUDGET, 0) + count.runnable
+            else:
+                count.shut = count.runnable
+            count.runnable = 0
 
     def price(self, rows: Iterable[asyncpg.Record]) -> Iterator[None]:
         """What a run of a line costs."""

@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a process has of an account now (`granted`, all in all), and how the account stands with all its slices.
 
     Lanes but the interactive one end at `line`; `past` says that it is reached. `near` says that little is left, so
-    that idle money is to be given back; at most `comfort_max` may be idle at a process.
+    that idle money is to be given back; at most `comfort_max` may be idle at a process. `sharers` processes have slices.
     """
 
     account: int
@@ -45,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     comfort_max: int
     near: bool
     past: bool
+    sharers: int = 1
 
 
 class BudgetLeases:

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from tollway.domain.budgets import Budget, LadderStep, Period, Rung
+from tollway.domain.gates import Gate
 from tollway.domain.news import News
 from tollway.record.database import Database
 from tollway.record.settings_board import SettingsBoard
@@ -19,6 +20,7 @@ from tollway.record.settings_board import SettingsBoard
 BudgetsOf = Mapping[str, tuple[Budget, ...]]
 """Budgets by tenant, in the order they were made; a tenant without any is not in it."""
 
+TENANTS_MAX = 1000
 _RUNGS = frozenset(Rung)
 
 
@@ -31,6 +33,23 @@ class BudgetUse:
     spent_nano: int
     reserved_nano: int
     exhausted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetsPut:
+    """The settings' version that a change made, and the lanes where runs may start that could not before."""
+
+    version: int
+    opened: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """The lanes of lines that were opened, the tenant to go on `after`, and whether any budget `opened`."""
+
+    lanes: list[str]
+    after: str
+    opened: bool
 
 
 def budget_record(row: asyncpg.Record) -> Budget:
@@ -66,17 +85,61 @@ def budgets_by_tenant(rows: Iterable[asyncpg.Record]) -> BudgetsOf:
     return {tenant: tuple(budgets) for tenant, budgets in found.items()}
 
 
-async def put_budgets(database: Database, tenant: str, budgets: Sequence[Budget]) -> int:
-    """Replace the budgets of a tenant, which must be there; returns the settings' version. Raises DatabaseUnavailable.
+async def put_budgets(database: Database, tenant: str, budgets: Sequence[Budget]) -> BudgetsPut:
+    """Replace the budgets of a tenant, which must be there. Raises DatabaseUnavailable.
 
     No two may be the same: cover the same, in the same period and zone. Of each given one the `id`, `forced` and
-    `lifted` are not looked at: one that was there keeps its own.
+    `lifted` are not looked at: one that was there keeps its own. What waited for money that may be there now goes on.
     """
     given = json.dumps([_columns(budget) for budget in budgets])
     async with database.connection() as connection, connection.transaction():
         await database.on(connection, "lock_settings")
         await database.on(connection, "lock_budgets", tenant)
-        return int((await database.on(connection, "put_budgets", tenant, given))[0]["version"])
+        put = (await database.on(connection, "put_budgets", tenant, given))[0]
+        await database.on(connection, "review_exhausted", [tenant], True)
+        lanes = await database.on(connection, "turn_broke", [tenant])
+        await database.on(connection, "hasten_gates", [budget_gate(budget) for budget in put["eased"]])
+    return BudgetsPut(put["version"], [row["opened"] for row in lanes])
+
+
+async def exhausted(database: Database, account: int, need_nano: int) -> bool:
+    """Tell that an account could not meet a need for good. Raises DatabaseUnavailable.
+
+    True where it is exhausted since now: the lines it covers are shut, and news of "budget" is due. False where it was
+    so already, or has enough left for smaller needs, so that only who asked must wait.
+    """
+    return bool(await database.value("mark_exhausted", account, need_nano))
+
+
+async def mend_broke(database: Database, after: str = "") -> Mended:
+    """Bring lines in step with what budgets have left, for a page of the tenants `after` one in their order.
+
+    Needed where a period is over, money came in, or a line was made while its budget turned. Raises
+    DatabaseUnavailable.
+    """
+    tenants = [row["tenant"] for row in await database.rows("find_broke", after, TENANTS_MAX)]
+    more = tenants[-1] if len(tenants) == TENANTS_MAX else ""
+    if not tenants:
+        return Mended([], more, opened=False)
+    async with database.connection() as connection, connection.transaction():
+        well = await database.on(connection, "review_exhausted", tenants, False)
+        lanes = await database.on(connection, "turn_broke", tenants)
+        await database.on(connection, "hasten_gates", [budget_gate(row["budget"]) for row in well])
+    return Mended([row["opened"] for row in lanes], more, opened=bool(well))
+
+
+async def mend_gates(database: Database, within_s: float = 60.0) -> int:
+    """Let go on who came to the gate of a budget just as it was changed or removed; returns how many they are.
+
+    Raises DatabaseUnavailable.
+    """
+    gates = [row["gate"] for row in await database.rows("find_stale_gates", within_s)]
+    return int(await database.value("hasten_gates", gates)) if gates else 0
+
+
+def budget_gate(budget: int) -> str:
+    """The gate before a budget, as `queue.gate` has it."""
+    return Gate.BUDGET.before(str(budget))
 
 
 async def read_budget_use(database: Database, tenant: str) -> dict[int, BudgetUse]:

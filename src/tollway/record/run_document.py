@@ -56,6 +56,9 @@ class Standing(Protocol):
     def paused(self, tenant: str) -> bool:
         """Whether the tenant's runs are held back."""
 
+    def broke(self, tenant: str, lane: str, agent: str) -> Blocked | None:
+        """Which budget keeps all runs of a line waiting."""
+
     def class_blocked(self, agent: str) -> Blocked | None:
         """Why no run of an agent is started just now, whoever's it is."""
 
@@ -76,7 +79,7 @@ def run_json(row: RunRow, standing: Standing | None = None) -> bytes:
         if gate is not None:
             blocked = blocked_json(_gated(gate, opens_at, concurrency_key, parked=live_state == PARKED))
         elif not live_state and standing is not None:
-            blocked = blocked_json(held_back(standing, tenant, agent, full=bool(full)))
+            blocked = blocked_json(held_back(standing, tenant, lane, agent, full=bool(full)))
     return _RUN % (
         text.encode(),
         _json(tenant),
@@ -108,10 +111,13 @@ def run_json(row: RunRow, standing: Standing | None = None) -> bytes:
     )
 
 
-def held_back(standing: Standing, tenant: str, agent: str, *, full: bool = False) -> Blocked | None:
+def held_back(standing: Standing, tenant: str, lane: str, agent: str, *, full: bool = False) -> Blocked | None:
     """What holds a queued run back that no gate of its own does; `full` where its tenant has as many as may run."""
     if standing.paused(tenant):
         return Blocked("tenant", tenant)
+    broke = standing.broke(tenant, lane, agent)
+    if broke is not None:
+        return broke
     if full:
         return Blocked("max_running", tenant)
     return standing.class_blocked(agent)

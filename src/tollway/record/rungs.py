@@ -7,16 +7,20 @@ from typing import Any
 import asyncpg
 
 from tollway.domain.budgets import Rung
-from tollway.domain.gates import Gate
+from tollway.record.budgets import budget_gate
 from tollway.record.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class RungsPut:
-    """What is forced and lifted from now on, as JSON shows it, and the settings' version that says so."""
+    """What is forced and lifted from now on, as JSON shows it, and the settings' version that says so.
+
+    `opened` are the lanes where runs may start that could not before.
+    """
 
     document: dict[str, Any]
     version: int
+    opened: list[str]
 
 
 async def read_rungs(database: Database, tenant: str, budget: int) -> dict[str, Any] | None:
@@ -37,8 +41,9 @@ async def put_rungs(
         rows = await database.on(connection, "put_rungs", tenant, budget, _names(forced), _names(lifted))
         if not rows:
             return None
-        await database.on(connection, "hasten_gate", Gate.BUDGET.before(str(budget)))
-    return RungsPut(_document(rows[0]), rows[0]["version"])
+        lanes = await database.on(connection, "turn_broke", [tenant])
+        await database.on(connection, "hasten_gates", [budget_gate(budget)])
+    return RungsPut(_document(rows[0]), rows[0]["version"], [row["opened"] for row in lanes])
 
 
 def _names(rungs: Iterable[Rung]) -> list[str]:

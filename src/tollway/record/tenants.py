@@ -69,8 +69,9 @@ async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> 
     """Make or change a tenant; absent fields stay, None lifts a limit. Raises DatabaseUnavailable."""
     async with database.connection() as connection, connection.transaction():
         row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
-        opened = await database.on(connection, "turn_flows", tenant)
-    return TenantPut(_document(row), row["created"], row["version"], [line["lane"] for line in opened])
+        opened = {line["lane"] for line in await database.on(connection, "turn_flows", tenant)}
+        opened.update(line["opened"] for line in await database.on(connection, "turn_broke", [tenant]))
+    return TenantPut(_document(row), row["created"], row["version"], sorted(opened))
 
 
 def _document(row: asyncpg.Record) -> dict[str, Any]:

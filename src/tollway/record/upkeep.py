@@ -8,6 +8,7 @@ from uuid import UUID
 from tollway.domain.gates import Gate, Opening
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.budget_leases import BudgetLeases
+from tollway.record.budgets import Mended, mend_broke, mend_gates
 from tollway.record.cancel import Cancellation, Ended, end_cancelled_runs, end_queued_runs
 from tollway.record.concurrency import FIRST_KEY, ConcurrencyKeys, Key
 from tollway.record.database import Database
@@ -31,9 +32,11 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Whether any line is full, and whether a run that somebody wants cancelled waits in the queue."""
+    """Whether any line is full, whether any lacks money or an account is exhausted, and whether a run waits in the
+    queue that somebody wants cancelled."""
 
     full_lines: bool
+    broke: bool
     cancelled: bool
 
 
@@ -47,7 +50,7 @@ class Upkeep:
         self._budgets = BudgetLeases(database)
         self._due_keys: list[Key] = []
         self._pressing = self._looked_through = FIRST_KEY
-        self._full_after = ""
+        self._full_after = self._broke_after = ""
 
     async def elected(self, term_s: float) -> bool:
         """Whether this keeper is the one, for the next `term_s`."""
@@ -118,10 +121,20 @@ class Upkeep:
         tenants = [row["tenant"] for row in rows if row["room"]]
         return [row["opened"] for row in await self._database.rows("turn_capped", tenants)] if tenants else []
 
+    async def mend_broke(self) -> Mended:
+        """Bring lines in step with what budgets have left. Every call looks at a page of tenants in turn."""
+        mended = await mend_broke(self._database, self._broke_after)
+        self._broke_after = mended.after
+        return mended
+
+    async def mend_gates(self) -> int:
+        """Let go on who came to the gate of a budget just as it was changed or removed; returns how many they are."""
+        return await mend_gates(self._database)
+
     async def stuck(self) -> Stuck:
         """What `open_full` and `end_cancelled` would look at, in one query that reads next to nothing."""
         row = (await self._database.rows("find_stuck"))[0]
-        return Stuck(row["full_lines"], row["cancelled"])
+        return Stuck(row["full_lines"], row["broke"], row["cancelled"])
 
     async def end_cancelled(self) -> Ended:
         """End runs that were given back, or lost, after somebody asked to cancel them; their line may be shut."""

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from tollway.domain.money import usd
-from tollway.domain.usage import GROUPS, cover, part_of, percentile
+from tollway.domain.usage import GROUPS, cover, detail_of, part_of, percentile
 from tollway.record.database import Database
 
 FILTERS = ("tenant", "agent", "lane", "tier", "route", "step", "key", "task_type")
@@ -20,6 +20,7 @@ SAVINGS = {
     "prompt_cache": "saved_prompt_nano",
     "shift": "saved_shift_nano",
 }
+_EVERY_TENANT = ("0", "~")  # ids begin with a letter or a digit
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -40,15 +41,19 @@ async def read_usage(
 
     Raises DatabaseUnavailable.
     """
-    told_apart = (*wanted.groups, *wanted.filters)
-    rows = await database.rows(
+    told_apart = {*wanted.groups, *wanted.filters}
+    detail = detail_of(told_apart)
+    rows = await _report(
+        database,
         "read_usage",
         *_units(wanted, by_day="day" in wanted.groups),
-        list(wanted.groups),
+        *(name in wanted.groups for name in GROUPS),
         part_of(told_apart),
-        *(wanted.filters.get(name) for name in FILTERS),
+        *_tenants(wanted.filters, detail),
+        *(wanted.filters.get(name) for name in FILTERS[1:]),
         None if after is None else list(after),
         limit,
+        detail,
     )
     if not rows and not wanted.groups and after is None:
         return [_document(dict.fromkeys((*SUMS, *SAVINGS.values()), 0), ())]
@@ -66,15 +71,16 @@ async def read_usage_runs(database: Database, wanted: UsageQuery) -> list[dict[s
     `groups` and `filters` may name `tenant` and `agent` alone. Raises DatabaseUnavailable.
     """
     by_tenant = "tenant" in wanted.groups
-    told = (*_units(wanted, by_day=False), by_tenant, wanted.filters.get("tenant"), wanted.filters.get("agent"))
+    detail = "owner" if by_tenant or "tenant" in wanted.filters else "whole"
+    told = (*_units(wanted, by_day=False), by_tenant, *_tenants(wanted.filters, detail), wanted.filters.get("agent"))
     found: dict[tuple[str | None, str], dict[str, Any]] = {}
-    for row in await database.rows("read_usage_runs", *told):
+    for row in await _report(database, "read_usage_runs", *told, detail):
         document = found.setdefault((row["tenant"], row["agent"]), _no_runs(row, by_tenant=by_tenant))
         document["states"][row["state"]] = row["runs"]
         for name in ("runs", "calls", "cost_nano"):
             document[name] += row[name]
     buckets: dict[tuple[str | None, str, str], dict[int, int]] = {}
-    for row in await database.rows("read_usage_spread", *told):
+    for row in await _report(database, "read_usage_spread", *told):
         buckets.setdefault((row["tenant"], row["agent"], row["measure"]), {})[row["bucket"]] = row["runs"]
     for (tenant, agent), document in found.items():
         document["cost_usd"] = usd(document["cost_nano"])
@@ -85,9 +91,23 @@ async def read_usage_runs(database: Database, wanted: UsageQuery) -> list[dict[s
     return list(found.values())
 
 
+async def _report(database: Database, name: str, *arguments: Any) -> list[Any]:
+    async with database.connection() as connection, connection.transaction(readonly=True):
+        await database.on(connection, "plan_anew")
+        return await database.on(connection, name, *arguments)
+
+
 def _units(wanted: UsageQuery, *, by_day: bool) -> tuple[list[str], list[date], list[bool]]:
     units = cover(wanted.begin, wanted.end, by_day=by_day)
     return [unit.span for unit in units], [unit.begins for unit in units], [unit.inside for unit in units]
+
+
+def _tenants(filters: Mapping[str, str], detail: str) -> tuple[str, str]:
+    """The first and the last tenant of the rows to read."""
+    if detail == "whole":
+        return "", ""
+    tenant = filters.get("tenant")
+    return _EVERY_TENANT if tenant is None else (tenant, tenant)
 
 
 def _document(row: Any, groups: Sequence[str]) -> dict[str, Any]:

@@ -15,12 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from tollway.domain.clock import Clock
 from tollway.domain.errors import Fenced, JournalMismatch, LlmError
 from tollway.domain.gates import Gate
-from tollway.domain.llm import Usage
 from tollway.domain.outcomes import Parked
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
@@ -35,7 +32,17 @@ from tollway.record.writes import (
     RunWrite,
     StepOutcome,
 )
-from tollway.runtime.journal_steps import Closable, OpenStep, Step, entry_of, reserved_of, task_type_of
+from tollway.runtime.journal_steps import (
+    Closable,
+    OpenStep,
+    Step,
+    cut_short,
+    entry_of,
+    found_open,
+    intent_data,
+    outcome_data,
+    task_type_of,
+)
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.run_holds import RunHolds
 from tollway.runtime.run_purse import RunPurse
@@ -44,12 +51,7 @@ from tollway.spend.budgets import NOTHING_HELD, Hold
 
 PARK_MIN_S = 0.25
 PARK_MAX_S = 3600.0
-_encode = msgspec.json.Encoder().encode
-
-
-def _text(text: str) -> str:
-    """A string as JSON."""
-    return _encode(text).decode()
+BUDGET_PARK_MAX_S = 366 * 86_400.0
 
 
 class RunJournal:
@@ -93,9 +95,7 @@ class RunJournal:
             self._recorded[row["path"]] = row
             self._last_n = max(self._last_n, n)
             if row["state"] == "intent":
-                self._open_steps[n] = OpenStep(
-                    n, row["kind"], row["name"], row["call_id"], reserved_of(row), begun=True, found=True
-                )
+                self._open_steps[n] = found_open(row)
         self._writer = writer
         self._clock = clock
         self._actor_id = actor_id
@@ -181,12 +181,7 @@ class RunJournal:
         self._open_steps[n] = OpenStep(n, step.kind, step.name, call_id, reserved, begun=False)
         attempt = self.claim.attempt
         write.intents.append(Intent(n, step.path, step.kind, step.name, attempt, call_id, reserved, at))
-        self._tell(
-            write,
-            "step.intent",
-            f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{_text(step.name)},"call_id":"{call_id}"}}',
-            at,
-        )
+        self._tell(write, "step.intent", intent_data(n, step, call_id), at)
         return self._kick_with_ack()
 
     async def begin(self, n: int, durable: "asyncio.Future[bool]") -> None:
@@ -200,17 +195,25 @@ class RunJournal:
         step.begun = True
 
     async def stand_by(self, error: LlmError) -> None:
-        """No capacity for a step: as `stand_aside`, behind the gate of its tier."""
+        """No capacity for a step, or no money: as `stand_aside`, behind the gate of its tier or of its budget."""
+        spent = error.exhausted
+        if spent is not None:
+            gate = Gate.BUDGET.before(str(spent.budget))
+            delay_s = PARK_MAX_S if spent.until is None else spent.until - self._clock.now()
+            if error.parks:  # there may be some before that
+                delay_s = min(delay_s, error.retry_after_s or 1.0)
+            await self.stand_aside(Parked(delay_s, error.code, str(error), gate), BUDGET_PARK_MAX_S)
+            return
         self.first_tier = self.first_tier or error.tier
         gate = Gate.CAPACITY.before(error.tier or "")
         await self.stand_aside(Parked(error.retry_after_s or 1.0, error.code, str(error), gate))
 
-    async def stand_aside(self, parked: Parked) -> None:
+    async def stand_aside(self, parked: Parked, most_s: float = PARK_MAX_S) -> None:
         """A step cannot be done now: the run parks until it may be, unless other calls of it are under way.
 
         Returns after a moment in that case, to be asked again; else never, for the attempt ends.
         """
-        wait_s = min(max(parked.delay_s, PARK_MIN_S), PARK_MAX_S)
+        wait_s = min(max(parked.delay_s, PARK_MIN_S), most_s)
         if self.on_park is None or any(not (step.found or step.left) for step in self._open_steps.values()):
             await asyncio.sleep(min(wait_s, 1.0))
             return
@@ -244,16 +247,7 @@ class RunJournal:
         self._kick()
 
     def _tell_outcome(self, write: RunWrite, outcome: StepOutcome) -> None:
-        usage = outcome.usage
-        saved = f',"cached":true,"saved_nano":{outcome.saved_nano}' if outcome.cached else ""
-        self._tell(
-            write,
-            f"step.{outcome.state}",
-            f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
-            f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
-            f'"route":{"null" if outcome.route is None else _text(outcome.route)}{saved}}}',
-            outcome.ended_at,
-        )
+        self._tell(write, f"step.{outcome.state}", outcome_data(outcome), outcome.ended_at)
 
     def tell(self, kind: str, data: str | None, actor_kind: str = "worker") -> None:
         """Write an event of the run."""
@@ -331,9 +325,7 @@ class RunJournal:
             if step.begun:
                 self._end_unknown(write, step, at)
                 continue
-            outcome = StepOutcome(
-                step.n, "failed", at, None, "stopped before it began", step.reserved.route, 0, Usage(), 0
-            )
+            outcome = cut_short(step, "failed", at, "stopped before it began")
             write.outcomes.append(outcome)
             self.holds.ended(write, step.call_id)
             if step.paid:
@@ -342,8 +334,7 @@ class RunJournal:
 
     def _end_unknown(self, write: RunWrite, step: OpenStep, at: datetime) -> None:
         self._note_unknown(write, step, at)
-        error = "cut between intent and outcome"
-        write.outcomes.append(StepOutcome(step.n, "unknown", at, None, error, step.reserved.route, 0, Usage(), 0))
+        write.outcomes.append(cut_short(step, "unknown", at, "cut between intent and outcome"))
 
     def _note_unknown(self, write: RunWrite, step: OpenStep, at: datetime) -> None:
         """A call whose outcome nobody saw: its reservation stands in the ledger as what it may have cost at most."""

@@ -9,7 +9,7 @@ import msgspec
 from tollway.domain.llm import Usage
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
-from tollway.record.writes import Entry, Reservation
+from tollway.record.writes import Entry, Reservation, StepOutcome
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -58,10 +58,34 @@ def entry_of(step: OpenStep, kind: str, nano: int, at: datetime) -> Entry:
     return Entry(step.call_id, kind, step.n, step.name, step.reserved, nano, Usage(estimated=True), at)
 
 
-def reserved_of(row: Any) -> Reservation:
-    """What a recorded step had reserved."""
-    return Reservation(
+def cut_short(step: OpenStep, state: str, at: datetime, why: str) -> StepOutcome:
+    """The outcome of a step that has none of its own."""
+    return StepOutcome(step.n, state, at, None, why, step.reserved.route, 0, Usage(), 0)
+
+
+def found_open(row: Any) -> OpenStep:
+    """An intent that an earlier claim left (a row of `read_steps`)."""
+    reserved = Reservation(
         row["reserved_nano"], row["route"], row["tier"], row["asked"], row["model"], row["price_version"]
+    )
+    return OpenStep(row["n"], row["kind"], row["name"], row["call_id"], reserved, begun=True, found=True)
+
+
+def intent_data(n: int, step: Step, call_id: UUID) -> str:
+    """What the event of a step's intent tells, as JSON."""
+    name = msgspec.json.encode(step.name).decode()
+    return f'{{"n":{n},"path":"{step.path}","kind":"{step.kind}","name":{name},"call_id":"{call_id}"}}'
+
+
+def outcome_data(outcome: StepOutcome) -> str:
+    """What the event of a step's outcome tells, as JSON."""
+    usage = outcome.usage
+    saved = f',"cached":true,"saved_nano":{outcome.saved_nano}' if outcome.cached else ""
+    route = msgspec.json.encode(outcome.route).decode()
+    return (
+        f'{{"n":{outcome.n},"calls":{outcome.calls},"input_tokens":{usage.input_tokens},'
+        f'"output_tokens":{usage.output_tokens},"cached_tokens":{usage.cached_tokens},"cost_nano":{outcome.cost_nano},'
+        f'"route":{route}{saved}}}'
     )
 
 

@@ -152,6 +152,8 @@ class Keeper:
             await self._upkeep.mend_budgets()
             await self._bury_poison()  # left by a keeper that died between taking a run back and ending it
             tell_cancelled(self._broadcast, await self._upkeep.mend_keys())
+            if await self._upkeep.mend_gates():
+                self._wake.set()
         await self._unstick()
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_EVERY_S
@@ -183,6 +185,8 @@ class Keeper:
         stuck = await self._upkeep.stuck()
         if stuck.full_lines:
             await self._open_full()
+        if stuck.broke:
+            await self._mend_broke()
         if stuck.cancelled:
             self._tell_ended(await self._upkeep.end_cancelled())
 
@@ -193,6 +197,15 @@ class Keeper:
         """
         for lane in await self._upkeep.open_full():
             self._broadcast.publish("queue", lane)
+
+    async def _mend_broke(self) -> None:
+        """Lines that lack money: their period may be over, or money may have come in."""
+        mended = await self._upkeep.mend_broke()
+        for lane in mended.lanes:
+            self._broadcast.publish("queue", lane)
+        if mended.opened:
+            self._broadcast.publish("budget", "")
+            self._wake.set()
 
     async def _bury_poison(self) -> None:
         buried = await self._upkeep.bury_poison()

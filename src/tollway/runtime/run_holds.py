@@ -8,7 +8,7 @@ from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.llm import Caller
 from tollway.record.claims import Claim
 from tollway.record.writes import Entry, Move, RunWrite
-from tollway.spend.budgets import Budgets, Hold
+from tollway.spend.budgets import Budgets, Hold, Standing
 
 BUSY_PATIENCE_S = 2.5
 """How long a call waits for money that others hold and may not need; then its run parks."""
@@ -28,14 +28,15 @@ class RunHolds:
         self._caller: Caller | None = None
         self._held: dict[UUID, Hold] = {}
 
+    async def look(self) -> Standing:
+        """The rungs on which the next step of the run stands."""
+        return await self._budgets.look(self._payer())
+
     async def reserve(self, nano: int) -> Hold:
         """Hold the worst case of a call; waits out an outage of the database, as intents do. Raises LlmError."""
-        if self._caller is None:
-            claim = self._claim
-            self._caller = Caller(claim.tenant, claim.lane, claim.agent, task_type=self._task_type, key_id=claim.key_id)
         while True:
             try:
-                return await self._budgets.reserve(self._caller, nano, BUSY_PATIENCE_S)
+                return await self._budgets.reserve(self._payer(), nano, BUSY_PATIENCE_S)
             except DatabaseUnavailable:
                 await asyncio.sleep(_AWAY_S)
 
@@ -77,3 +78,9 @@ class RunHolds:
                 self._budgets.settle(hold, 0)
             else:
                 self._budgets.strand(hold)
+
+    def _payer(self) -> Caller:
+        if self._caller is None:
+            claim = self._claim
+            self._caller = Caller(claim.tenant, claim.lane, claim.agent, task_type=self._task_type, key_id=claim.key_id)
+        return self._caller

@@ -10,8 +10,8 @@ within which a run may call, counts as spent until they end.
 import asyncio
 from collections import deque
 
-from tollway.domain.budgets import Exhausted
 from tollway.domain.errors import LlmError
+from tollway.spend.refusals import beyond_run
 
 PATIENCE_S = 300.0
 
@@ -92,8 +92,4 @@ class RunPurse:
                 return
 
     def _refusal(self, nano: int) -> LlmError:
-        said = f"({nano / 1e9:.6f} USD at worst, {self.spent_nano / 1e9:.6f} spent)"
-        message = f"the run's budget of {(self._limit or 0) / 1e9:.6f} USD does not cover this call {said}"
-        error = LlmError("budget_exhausted", message, final=True)
-        error.exhausted = Exhausted(0, None, parks=False)
-        return error
+        return beyond_run(self._limit or 0, nano, self.spent_nano)

@@ -92,7 +92,7 @@ class LlmSteps:
             try:
                 result = await self._governor.complete(request, caller, books, terms)
             except LlmError as error:
-                if error.parks and terms.timeout_s == float("inf"):
+                if error.awaits_money or (error.parks and terms.timeout_s == float("inf")):
                     await journal.stand_by(error)
                 elif error.code == "invalid_answer" and not repaired and loop.time() < give_up_at:
                     repaired = True
@@ -113,7 +113,7 @@ class LlmSteps:
             try:
                 return await self._governor.stream(request, caller, books, terms)
             except LlmError as error:
-                if not error.parks or terms.timeout_s != float("inf"):
+                if not error.awaits_money and (not error.parks or terms.timeout_s != float("inf")):
                     raise
                 await journal.stand_by(error)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from tollway.domain.errors import StepUnknown
+from tollway.domain.budgets import Rung, Stood
+from tollway.domain.errors import LlmError, StepUnknown
 from tollway.domain.ids import IdMaker
 from tollway.domain.llm import Caller, Usage
 from tollway.domain.texts import storable
@@ -29,6 +30,8 @@ from tollway.runtime.dependencies import AGAIN_S, Dependencies, Passage, checked
 from tollway.runtime.journal import RunJournal
 from tollway.runtime.journal_steps import Step
 from tollway.runtime.task_books import TaskBooks
+from tollway.spend.budgets import SOUND
+from tollway.spend.refusals import barred, behind
 from tollway.telemetry.metrics import Metrics
 
 _NOTHING = Usage()
@@ -135,7 +138,7 @@ class TaskSteps:
     ) -> Any:
         books = TaskBooks(journal, step, self._ids.new(), task.cost_nano)
         kept = await self._kept(place) if place is not None and task.cost_nano else None
-        await books.intend(paid=kept is None)
+        await self._intend(journal, step, books, paid=kept is None and task.cost_nano > 0)
         try:
             result, cached = kept or await self._result(task, place, passage, books)
         except asyncio.CancelledError:
@@ -150,6 +153,34 @@ class TaskSteps:
         self._count("done")
         books.end("done", result, None, cached=cached)
         return msgspec.json.decode(result)
+
+    async def _intend(self, journal: RunJournal, step: Step, books: TaskBooks, *, paid: bool) -> None:
+        """Write the intent; a run whose budgets have no money for it parks until they have. Raises LlmError, Fenced."""
+        told: set[Stood] = set()
+        while (refusal := await self._try(journal, books, paid=paid)) is not None:
+            rung, error = refusal
+            stood = Stood(rung, 0 if error.exhausted is None else error.exhausted.budget)
+            if stood.budget and stood not in told:  # the run's own budget, 0, has no rungs
+                told.add(stood)
+                self._metrics.degraded.add(rung.value)
+                journal.stood_on([rung.value])
+                data = {"rung": rung, "path": step.path, "budget": stood.budget}
+                journal.tell("degraded", _encode(data).decode())
+            if not error.parks:
+                raise error
+            await journal.stand_by(error)
+
+    async def _try(self, journal: RunJournal, books: TaskBooks, *, paid: bool) -> tuple[Rung, LlmError] | None:
+        """Intend it, unless a rung of a budget leaves no way to; else the rung that it stands on, and why."""
+        standing = await journal.holds.look() if paid else SOUND
+        rung = barred(standing)
+        if rung is not None:
+            return rung, behind(rung, standing.by[rung], journal.moment().timestamp())
+        try:
+            await books.intend(paid=paid)
+        except LlmError as error:
+            return (Rung.PARK if error.parks else Rung.REFUSE), error
+        return None
 
     async def _enter(
         self, journal: RunJournal, task: Task, dependency: str, place: _Place | None

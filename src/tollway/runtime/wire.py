@@ -112,7 +112,7 @@ class StepAccount:
 
     async def stand_by(self, error: LlmError) -> None:
         """The run parks, unless other calls of it are under way. Raises any other error."""
-        if not error.parks:
+        if not error.parks and not error.awaits_money:
             raise error
         await self._journal.stand_by(error)
 

@@ -134,8 +134,7 @@ class BudgetGuard:
         pots = [pot for pot in self._pots.of(caller) if pot.budget.has_rungs]
         if not pots:
             return SOUND
-        spent = [(pot, 0 if pot.figures is None else pot.figures.spent) for pot in pots]
-        return standing_of([Account(pot.budget, nano, pot.until) for pot, nano in spent], self._clock.now())
+        return standing_of([_account(pot) for pot in pots], self._clock.now())
 
     async def look(self, caller: Caller) -> Standing:
         """The same, after a lease where an account has not been leased for a while."""
@@ -339,3 +338,11 @@ class BudgetGuard:
         if self._options.on_exhausted is not None:
             for account, nano in told.items():
                 await self._options.on_exhausted(account, nano)
+
+
+def _account(pot: Pot) -> Account:
+    """A pot as the ladder looks at it."""
+    figures = pot.figures
+    if figures is None:
+        return Account(pot.budget, 0, pot.until)
+    return Account(pot.budget, figures.spent, pot.until, figures.sharers)

@@ -70,8 +70,10 @@ class ModelPrice:
         That is its output in full, all of it reasoning if that is dearer; its input uncached or, if it `caches`,
         written; at the dearest of the steps it may come to stand on.
         """
-        reached = [self.base, *(rates for above, rates in self.steps if input_tokens > above)]
-        most = max(_worst(rates, input_tokens, output_tokens_max, caches=caches) for rates in reached)
+        most = _worst(self.base, input_tokens, output_tokens_max, caches=caches)
+        for above, rates in self.steps:
+            if input_tokens > above:
+                most = max(most, _worst(rates, input_tokens, output_tokens_max, caches=caches))
         return -(-most // _MILLION) + self.per_call_nano
 
 

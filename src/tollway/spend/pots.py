@@ -16,7 +16,7 @@ COVERINGS_MAX = 10_000
 class Figures:
     """How an account stood at a moment (monotonic seconds), all processes counted; nano-dollars.
 
-    `line` is where lanes but the interactive one end.
+    `line` is where lanes but the interactive one end; `sharers` processes have slices of it.
     """
 
     spent: int
@@ -24,11 +24,12 @@ class Figures:
     hard: int
     line: int
     at: float
+    sharers: int = 1
 
     @classmethod
     def of(cls, answer: Answer, at: float) -> "Figures":
         """As a lease was answered."""
-        return cls(answer.spent, answer.reserved, answer.hard, answer.line, at)
+        return cls(answer.spent, answer.reserved, answer.hard, answer.line, at, answer.sharers)
 
     def covers(self, nano: int, *, inner: bool) -> bool:
         """Whether a call may be paid yet, once all that is only reserved comes back."""

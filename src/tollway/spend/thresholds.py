@@ -11,7 +11,9 @@ from tollway.spend.burn import Burn
 
 PROJECTED_AGE_S = 900.0
 PROJECTED_SHARE_MIN = 0.05
-PROJECTED_OVER = 0.9
+HELD_SHARE = 0.9
+"""What was told holds down to this part of its level: money may come back, as when a call cost less than was feared."""
+
 ENDLESS_HORIZON_S = 86_400.0
 SOFT = "soft"
 
@@ -19,14 +21,14 @@ SOFT = "soft"
 def budget_alerts(
     spending: PeriodSpend, burn: Burn | None, percents: Collection[float], open_keys: Collection[str]
 ) -> list[Alert]:
-    """Every alert that holds of a period. Of passed thresholds below one that is open already, none is named.
+    """Every alert that holds of a period; of thresholds that are not open, the highest, if it is above those that are.
 
     Whoever tells them tells each key once, and takes for over what is no longer among them.
     """
     return [
         *_thresholds(spending, percents, open_keys),
-        *_soft(spending),
-        *_gone(spending),
+        *_soft(spending, open_keys),
+        *_gone(spending, open_keys),
         *(() if burn is None else _projected(spending, burn, open_keys)),
     ]
 
@@ -35,22 +37,28 @@ def _thresholds(spending: PeriodSpend, percents: Collection[float], open_keys: C
     hard = spending.hard_nano
     if hard is None:
         return
-    passed = [pct for pct in percents if spending.spent_nano * 100 >= pct * hard or (spending.exhausted and pct <= 100)]
-    for pct in passed:
-        key = _key(AlertKind.BUDGET_SOFT, spending, f"{pct:g}")
-        if pct == max(passed) or key in open_keys:
-            yield _alert(AlertKind.BUDGET_SOFT, spending, f"{pct:g}", {"at_pct": pct})
+    spent = hard if spending.exhausted else spending.spent_nano
+    passed = {pct for pct in percents if spent * 100 >= pct * hard}
+    told = {pct for pct in percents if _key(AlertKind.BUDGET_SOFT, spending, f"{pct:g}") in open_keys}
+    held = {pct for pct in told if spent * 100 >= HELD_SHARE * pct * hard}
+    for pct in sorted(held | {max(held | passed)} if held | passed else ()):
+        yield _alert(AlertKind.BUDGET_SOFT, spending, f"{pct:g}", {"at_pct": pct})
 
 
-def _soft(spending: PeriodSpend) -> Iterator[Alert]:
+def _soft(spending: PeriodSpend, open_keys: Collection[str]) -> Iterator[Alert]:
     soft = spending.soft_nano
-    if soft is not None and spending.spent_nano >= soft:
-        yield _alert(AlertKind.BUDGET_SOFT, spending, SOFT, _money("soft", soft))
+    if soft is not None:
+        told = _key(AlertKind.BUDGET_SOFT, spending, SOFT) in open_keys
+        if spending.spent_nano >= (HELD_SHARE * soft if told else soft):
+            yield _alert(AlertKind.BUDGET_SOFT, spending, SOFT, _money("soft", soft))
 
 
-def _gone(spending: PeriodSpend) -> Iterator[Alert]:
-    if spending.hard_nano is not None and (spending.exhausted or spending.spent_nano >= spending.hard_nano):
-        yield _alert(AlertKind.BUDGET_EXHAUSTED, spending)
+def _gone(spending: PeriodSpend, open_keys: Collection[str]) -> Iterator[Alert]:
+    hard = spending.hard_nano
+    if hard is not None:
+        told = _key(AlertKind.BUDGET_EXHAUSTED, spending) in open_keys
+        if spending.exhausted or spending.spent_nano >= (HELD_SHARE * hard if told else hard):
+            yield _alert(AlertKind.BUDGET_EXHAUSTED, spending)
 
 
 def _projected(spending: PeriodSpend, burn: Burn, open_keys: Collection[str]) -> Iterator[Alert]:
@@ -66,7 +74,7 @@ def _projected(spending: PeriodSpend, burn: Burn, open_keys: Collection[str]) ->
     until = burn.at + ENDLESS_HORIZON_S if spending.ends_at is None else spending.ends_at
     projected = burn.projected_nano(until)
     known = burn.at - burn.since >= PROJECTED_AGE_S and spending.spent_nano >= PROJECTED_SHARE_MIN * hard
-    if (projected > hard and known) or (told and projected >= PROJECTED_OVER * hard):
+    if (projected > hard and known) or (told and projected >= HELD_SHARE * hard):
         rate = {
             "burn_usd_per_hour": money.usd(round(burn.recent * 3600)),
             "exhausts_at": _moment(burn.exhausts_at(hard)),
@@ -82,7 +90,7 @@ def _alert(
     kind: AlertKind, spending: PeriodSpend, mark: str = "", more: Mapping[str, object] = MappingProxyType({})
 ) -> Alert:
     data: dict[str, object] = {
-        "budget": spending.budget,
+        "budget": str(spending.budget),
         "period": spending.period,
         **_money("spent", spending.spent_nano),
     }

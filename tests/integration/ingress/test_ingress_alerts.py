@@ -1,5 +1,6 @@
 """`GET /v1/alerts`, and a tenant's own receiver of them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -93,6 +94,33 @@ async def test_a_tenant_has_a_receiver_of_alerts(admin: AsgiClient, harness: Api
     assert (await admin.get("/v1/tenants/acme")).json["alert_webhook"]["url"] == bare["url"]
     assert (await admin.put("/v1/tenants/acme", {"alert_webhook": None})).json["alert_webhook"] is None
     assert (await admin.put("/v1/tenants/new", {})).json["alert_webhook"] is None
+
+
+async def test_a_budget_shows_its_forecast(admin: AsgiClient, harness: ApiHarness) -> None:
+    """Once looked at for a while, a budget shows dollars an hour and when its money is gone; before, neither."""
+    path = "/v1/tenants/default/budgets"
+    budgets = {"budgets": [{"period": "month", "hard_usd": 100}, {"period": "total", "hard_usd": 100}]}
+    month, total = (await admin.put(path, budgets)).json["items"]
+    for shown in (month, total):
+        assert (shown["burn_usd_per_hour"], shown["burn_nano_per_hour"], shown["exhausts_at"]) == (None, None, None)
+    spent, steady = 40_000_000_000, 40e9 / 7200
+    async with harness.database.connection() as connection:
+        await connection.execute(
+            "insert into budget_account (budget, begins, ends, spent_nano)"
+            " select id, now() - interval '2 hours', case period when 'month' then now() + interval '1 hour' end, $1"
+            " from budget",
+            spent,
+        )
+        await connection.execute(
+            "insert into budget_burn select id, now() - interval '2 hours', 0, now(), $1, $2 from budget_account",
+            spent,
+            steady,
+        )
+    month, total = (await admin.get(path)).json["items"]
+    assert month["burn_usd_per_hour"] == pytest.approx(20, rel=0.05)
+    assert month["exhausts_at"] is None  # a new month has begun by then
+    ahead = datetime.fromisoformat(total["exhausts_at"]) - datetime.now(UTC)
+    assert ahead.total_seconds() == pytest.approx(3 * 3600, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,18 @@ async def test_what_is_no_budget_of_the_tenant_is_not_found(admin: AsgiClient, p
         assert (await method("/v1/tenants/nobody/budgets/1/rungs")).status == 404
 
 
+async def test_a_budget_shows_the_rungs_it_stands_on(admin: AsgiClient) -> None:
+    """The list of budgets has them, forced ones included, lifted ones not, and a change of limits leaves both."""
+    budgets = {"budgets": [{"period": "day", "hard_usd": 0, "ladder": [{"at_pct": 80, "rung": "lower_tier"}]}]}
+    made = (await admin.put("/v1/tenants/default/budgets", budgets)).json["items"][0]
+    assert made["rungs"] == ["lower_tier", "park"]
+    await admin.put(f"/v1/tenants/default/budgets/{made['id']}/rungs", {"forced": ["alert"], "lifted": ["park"]})
+    assert (await admin.get("/v1/tenants/default/budgets")).json["items"][0]["rungs"] == ["alert", "lower_tier"]
+    budgets["budgets"][0]["hard_usd"] = 5
+    again = (await admin.put("/v1/tenants/default/budgets", budgets)).json["items"][0]
+    assert (again["id"], again["rungs"]) == (made["id"], ["alert"])
+
+
 async def test_only_an_admin_may(admin: AsgiClient, harness: ApiHarness, path: str) -> None:
     """A tenant's key may read its own, and change none."""
     made = await admin.post("/v1/tenants/default/keys", {"name": "k", "scopes": ["read", "submit"]})

@@ -228,7 +228,7 @@ async def _due(admin: asyncpg.Connection) -> list[tuple[str, str, str]]:
 
 
 async def test_the_watch_looks_while_it_is_in_office(watching: Watching, admin: asyncpg.Connection) -> None:
-    hook = AlertHook("http://operator.test/hook", "OPERATOR", (AlertKind.BUDGET_EXHAUSTED, AlertKind.FALLBACK_LASTING))
+    """A keeper that is not the elected one does not look; elected, it looks, and forgets what is long over."""
     account = await budget_with_period(admin, hard_nano=1000)
     await admin.execute("update budget_account set spent_nano = 600 where id = $1", account)
     await admin.execute(

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import time
+from collections import Counter
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +13,19 @@ import asyncpg
 import pytest
 
 import tollway
-from runtime_kit import ended, until_true
+from governor_kit import SetBudgets
+from record_kit import clock
+from runtime_kit import ended, steps_of, until, until_true
+from tollway.domain.budgets import Budget, Period, Rung
 from tollway.domain.words import ActorKind, RunState
+from tollway.record.budget_leases import BudgetLeases
+from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.cancel import cancel_runs, end_queued_runs, tell_cancelled
+from tollway.record.database import Database
 from tollway.record.reads import list_steps
 from tollway.runtime.registry import Registry
+from tollway.spend.guard import BudgetGuard
+from tollway.spend.ladder import Account
 
 CENT = 10_000_000
 
@@ -262,6 +273,90 @@ async def test_a_run_ended_without_its_worker_leaves_its_task_unknown(
         await one.crash()
         await end_queued_runs(one.database, [run_id], RunState.CANCELLED, (ActorKind.KEY, "k"))
     assert await money_of(admin, run_id) == [("unknown", CENT, None)]
+
+
+def on(*rungs: Rung, **more: Any) -> Account:
+    """A budget of the runs' tenant, forced onto these rungs, with an hour to go."""
+    given = {"id": 7, "tenant": "default", "period": Period.DAY, "hard_nano": 100 * CENT, "forced": frozenset(rungs)}
+    return Account(Budget(**{**given, **more}), CENT, time.time() + 3600)
+
+
+@pytest.mark.parametrize("rung", [Rung.PARK, Rung.CACHED_ONLY])
+async def test_a_paid_task_parks_where_its_budget_has_it_so(
+    agents: Registry, make_crew, admin: asyncpg.Connection, rung: Rung
+) -> None:
+    """P12: it gives up its slot before anything is reserved, and says on which rung; what is free goes on."""
+
+    @tollway.agent
+    async def careful(run: tollway.Run) -> None:
+        await run.task("free", str)
+        await run.task("paid", str, cost_usd=0.01)
+
+    async with make_crew(budgets=SetBudgets([on(rung)])) as one:
+        run_id = await one.submit("careful")
+        await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
+        await until(lambda: one.worker.running == 0)
+        assert one.metrics.degraded.value(rung.value) == 1
+    assert await steps_of(admin, run_id) == [("1", "free", "done")]
+    told = await admin.fetch("select data from event where run_id = $1 and type = 'degraded'", run_id)
+    assert [json.loads(row["data"]) for row in told] == [{"rung": rung.value, "path": "2", "budget": 7}]
+    assert await money_of(admin, run_id) == []
+
+
+async def test_a_refused_task_fails_its_run_and_a_kept_one_needs_no_money(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """On `refuse` nothing is paid for: the run fails with `budget_exhausted`; a kept result is given all the same."""
+
+    @tollway.agent
+    async def asking(run: tollway.Run, currency: str) -> str:
+        return await run.task("rate", str, currency, cache_ttl=60, cost_usd=0.01)
+
+    budgets = SetBudgets([])
+    async with make_crew(budgets=budgets) as one:
+        await ended(admin, await one.submit("asking", input=b'"EUR"'))
+        budgets.accounts = [on(Rung.REFUSE, on_hard=Rung.REFUSE)]
+        kept = await ended(admin, await one.submit("asking", input=b'"EUR"'))
+        refused = await ended(admin, await one.submit("asking", input=b'"USD"'))
+    assert (kept["state"], kept["output"]) == ("succeeded", b'"EUR"')
+    assert (refused["state"], refused["error_code"], refused["degraded"]) == ("failed", "budget_exhausted", ["refuse"])
+    assert await money_of(admin, refused["id"]) == []
+
+
+async def test_tasks_of_two_workers_stay_within_a_tenants_budget(
+    agents: Registry, make_crew, database: Database, admin: asyncpg.Connection
+) -> None:
+    """P4: of 60 tasks at once in two workers just 25 are paid for by a budget for 25; the others are refused."""
+    done: list[str] = []
+
+    async def work(run_id: str) -> None:
+        done.append(run_id)
+
+    @tollway.agent(max_attempts=1)
+    async def spending(run: tollway.Run) -> None:
+        await run.task("work", work, run.id, cost_usd=0.01)
+
+    await put_budgets(database, "default", [Budget(0, "default", Period.DAY, hard_nano=25 * CENT, on_hard=Rung.REFUSE)])
+    await admin.execute("update budget set created_at = '-infinity'")
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    version = await database.value("read_settings_version")
+    guards = [BudgetGuard(BudgetLeases(database), clock) for _ in range(2)]
+    async with make_crew(budgets=guards[0]) as one, make_crew(budgets=guards[1]) as other:
+        for guard, crew in zip(guards, (one, other), strict=True):
+            guard.start(partial(getattr, crew, "id"), lambda: found, crew.worker.settled)
+            guard.changed(version)
+        runs = [await one.submit("spending") for _ in range(60)]
+        rows = [await ended(admin, run_id) for run_id in runs]
+        for guard in guards:
+            await guard.stop()
+    assert Counter((row["state"], row["error_code"]) for row in rows) == {
+        ("succeeded", None): 25,
+        ("failed", "budget_exhausted"): 35,
+    }
+    assert len(done) == 25
+    assert await admin.fetchval("select sum(nano) from ledger where kind = 'settle'") == 25 * CENT
+    spent = await admin.fetchrow("select spent_nano, granted_nano from budget_account")
+    assert tuple(spent) == (25 * CENT, 0)
 
 
 @pytest.mark.parametrize("cost", [-0.01, float("nan"), float("inf"), True, "0.01", 1_000_001, None, Decimal("NaN")])

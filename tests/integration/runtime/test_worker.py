@@ -82,7 +82,7 @@ async def test_a_cancel_is_found_without_news(
 async def test_parallel_calls_stay_within_the_runs_budget(
     agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection
 ) -> None:
-    """Of many calls at once those wait whose worst case does not fit yet; the budget is used but for one of them (P4)."""
+    """Of many calls at once those wait whose worst case does not fit yet; the budget is used up but for one (P4)."""
     budgets: list[tollway.Budget] = []
 
     @tollway.agent(max_attempts=1)

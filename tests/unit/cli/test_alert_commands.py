@@ -17,7 +17,7 @@ ALERT = {
     "tenant": "acme",
     "subject": "3",
     "at": "2026-01-31T12:00:00.000Z",
-    "data": {"budget": 3, "spent_usd": 80.5, "spent_nano": 80_500_000_000, "at_pct": 80, "ends_at": None},
+    "data": {"budget": "3", "spent_usd": 80.5, "spent_nano": 80_500_000_000, "at_pct": 80, "ends_at": None},
     "over_at": None,
 }
 

@@ -27,6 +27,7 @@ CLIENT_COMMANDS = (
     "budget",
     "shifts",
     "prices",
+    "usage",
 )
 BUDGET = {
     "id": "7", "period": "month", "timezone": "Europe/Berlin", "agent": "triage", "lane": None, "task_type": None,
@@ -286,6 +287,25 @@ def test_cancel_and_replay(server: ContractServer) -> None:
         {"input": None, "from_step": 2},
         {"input_patch": {"a": 1}, "from": "failed_step"},
     ]
+
+
+def test_rungs_by_hand(server: ContractServer) -> None:
+    """`budget force` and `lift` change one rung and leave the others; `clear` ends one, or all without asking."""
+    path = "/v1/tenants/acme/budgets/7/rungs"
+    stands = {"id": "7", "tenant": "acme", "forced": ["alert", "park"], "lifted": ["throttle"]}
+    server.on(f"GET {path}", Reply(200, stands))
+    server.on(f"PUT {path}", Reply(200, stands))
+    for words, forced, lifted in (
+        ("force acme 7 throttle", ["alert", "park", "throttle"], []),
+        ("lift acme 7 park", ["alert"], ["park", "throttle"]),
+        ("clear acme 7 alert", ["park"], ["throttle"]),
+        ("clear acme 7", [], []),
+    ):
+        result = tollway(server, "budget", *words.split())
+        assert (result.exit_code, server.asked(f"PUT {path}")[-1].body) == (0, {"forced": forced, "lifted": lifted})
+        assert "budget 7 of acme: forced alert, park; lifted throttle" in result.output
+    assert json.loads(tollway(server, "budget", "clear", "acme", "7", "--json").stdout) == stands
+    assert tollway(server, "budget", "force", "acme", "7", "cheaper").exit_code == 2
 
 
 def test_shifts(server: ContractServer) -> None:

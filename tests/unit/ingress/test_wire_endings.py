@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from governor_kit import CALLER, MemoryBooks, guards
+from governor_kit import CALLER, MemoryBooks, SetBudgets, guards
 from llm_kit import answering, gateway_to, read_request, serving
 from tollway.config import Llm, Route
+from tollway.domain.budgets import Budget, LadderStep, Period, Rung
 from tollway.domain.clock import AnchoredClock
 from tollway.domain.errors import LlmError
 from tollway.domain.ids import IdMaker
@@ -22,6 +23,7 @@ from tollway.ingress.wire.local import LocalWire
 from tollway.llm.accounts import Guest
 from tollway.llm.calls import CallResult
 from tollway.llm.governor import Governor, GovernorOptions
+from tollway.spend.ladder import Account
 from tollway.telemetry.metrics import Metrics
 
 PATH = "/v1/chat/completions"
@@ -59,13 +61,13 @@ class OpenDesk:
 
 
 @asynccontextmanager
-async def door_to(script: Any) -> AsyncIterator[tuple[Door, OpenDesk, Governor]]:
-    """A door before a provider that answers as scripted."""
+async def door_to(script: Any, **options: Any) -> AsyncIterator[tuple[Door, OpenDesk, Governor]]:
+    """A door before a provider that answers as scripted; `options` are its governor's."""
     clock, metrics, desk = AnchoredClock(), Metrics(), OpenDesk()
     async with serving(script) as url:
         gateway = gateway_to("openai", url)
         await gateway.start()
-        governor = Governor(gateway, guards(), metrics, GovernorOptions(Llm(), clock))
+        governor = Governor(gateway, guards(), metrics, GovernorOptions(Llm(), clock, **options))
         catalogue = ModelCatalogue([Route(name="one", tier="fast", provider="sim", model="m")])
         services = DoorServices(
             governor, desk, catalogue, IdMaker(clock), clock, metrics, lambda: None, DoorOptions(100, 30.0)
@@ -124,6 +126,23 @@ async def streaming(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(event), event))
     await writer.drain()
     await reader.read()
+
+
+async def test_a_degraded_answer_says_its_rungs() -> None:
+    """P12: over the wire a header names them, of a whole answer and of a stream; without any there is none."""
+    ladder = (LadderStep(0, Rung.ALERT), LadderStep(0, Rung.FEWER_TOKENS))
+    budgets = SetBudgets([Account(Budget(7, CALLER.tenant, Period.DAY, hard_nano=9, ladder=ladder), 0)])
+    said = b'{"choices":[{"message":{"content":"Well"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}'
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said)
+    event = b'data: {"choices":[{"delta":{"content":"Well"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    streamed = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(event), event)
+    for script, stream in ((whole, False), (streamed, True)):
+        async with door_to(answering(script), budgets=budgets) as (door, desk, _):
+            told = await answer_to(door, asked(stream=stream))
+            assert b"\r\nx-tollway-degraded: fewer_tokens\r\n" in told
+            assert desk.account.plans[0].request.max_tokens == 50
+        async with door_to(answering(script)) as (door, _, _):
+            assert b"x-tollway-degraded" not in await answer_to(door, asked(stream=stream))
 
 
 async def test_a_client_gone_before_the_headers_ends_the_call() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from governor_kit import SetBreaker, SetLimiter, guards, route
@@ -104,6 +105,33 @@ def test_lasting_fallback_is_told_while_there_are_calls() -> None:
     assert watch.lasting(2 * LASTING_S + QUIET_S) == {"fast": (2 * LASTING_S + QUIET_S, CALLS_MIN + 1)}
     watch.served("fast")
     assert watch.lasting(2 * LASTING_S + QUIET_S) == {}
+
+
+class SetClock:
+    """A clock that stands where it is set."""
+
+    at = 1000.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def test_a_process_tells_of_its_lasting_fallbacks() -> None:
+    """What rides on the beat says which route serves in whose stead, why, and for how long; at rest it is nothing."""
+    clock = SetClock()
+    board = RouteBoard(guards({}, {}), clock)
+    board.served("fast", None, "main")
+    for _ in range(CALLS_MIN):
+        clock.at += 10
+        assert len(board.fallback_facts()) <= 1
+        board.served("fast", ("main", "breaker_open"), "spare")
+    told = msgspec.json.decode(msgspec.json.encode(board.fallback_facts()))["fallbacks"]
+    assert longest_fallbacks([told]) == {"fast": LivingOn(190.0, CALLS_MIN, "spare", "main", "breaker_open")}
+    board.served("fast", None, "main")
+    assert board.fallback_facts() == {}
 
 
 def test_the_longest_fallback_of_all_processes_counts() -> None:

@@ -60,6 +60,9 @@ async def replace_rungs(request: Request) -> Response:
     put = await put_rungs(services.database, tenant, budget, body.forced, body.lifted)
     if put is None:
         raise _unknown_budget(request)
+    for lane in put.opened:
+        services.news.publish("queue", lane)
+    services.news.publish("due", "")
     await services.sync.changed(put.version)
     said = {name: " ".join(put.document[name]) for name in ("forced", "lifted")}
     log.info("budget.rungs", tenant=tenant, budget=budget, key=caller.key.id, **said)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from tollway.domain.errors import DatabaseUnavailable, Fenced, LlmError, Problem
 from tollway.ingress.problems import Headers, draining, retry_headers, unavailable
 from tollway.llm.providers.inbound import Fault
+from tollway.record.run_document import rfc3339_epoch
 
 _STATUS = {
     "unknown_tier": 404,
@@ -33,6 +34,8 @@ _PASSED_ON = frozenset(status.value for status in HTTPStatus if 400 <= status < 
 
 _INPUTS = {"openai.responses": {"messages": "input"}, "openai.embeddings": {"messages": "input"}}
 _RETRY_S = 1.0
+_SOON_S = 60.0
+"""What SDKs wait before they try again at the most."""
 
 
 def fault_of(error: BaseException, form: str) -> tuple[Fault, Headers] | None:
@@ -43,6 +46,7 @@ def fault_of(error: BaseException, form: str) -> tuple[Fault, Headers] | None:
         error = Problem("stale_attempt", "The run this key was made for goes on elsewhere.")
     if isinstance(error, Problem):
         headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+        headers += _opening(error.fields.get("opens_at"))
         fault = Fault(error.status, error.code, error.detail, error.fields.get("param"))
         return fault, _told(headers, retriable=bool(error.headers.get("Retry-After")))
     if isinstance(error, LlmError):
@@ -69,9 +73,22 @@ def _failed(error: LlmError, form: str) -> tuple[Fault, Headers]:
     if retriable and status in (429, 503):
         waits = retry_headers(max(0.05, error.retry_after_s or _RETRY_S))
         headers = [(name.lower().encode(), value.encode()) for name, value in waits.items()]
+    soon_s = max(0.05, error.retry_after_s or _RETRY_S)
+    if error.exhausted is not None and error.parks and soon_s <= _SOON_S:  # others hold what they may not need
+        waits = retry_headers(soon_s) | {"x-should-retry": "true"}
+        return Fault(status, error.code, str(error), param), [
+            (k.lower().encode(), v.encode()) for k, v in waits.items()
+        ]
+    if error.exhausted is not None and error.exhausted.until is not None:
+        headers += _opening(rfc3339_epoch(error.exhausted.until))
     if error.route:
         headers.append((b"x-tollway-route", error.route.encode("latin-1", "replace")))
     return Fault(status, error.code, str(error), param), _told(headers, retriable=retriable)
+
+
+def _opening(opens_at: str | None) -> Headers:
+    """When there is money, or a quota, again."""
+    return [] if opens_at is None else [(b"x-tollway-opens-at", opens_at.encode())]
 
 
 def _told(headers: Headers, *, retriable: bool) -> Headers:

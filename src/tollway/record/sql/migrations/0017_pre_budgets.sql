@@ -179,7 +179,7 @@ create function lease_budgets(
 )
     returns table (
         account bigint, granted bigint, spent bigint, reserved bigint, hard bigint, line bigint, comfort_max bigint, near boolean,
-        past boolean
+        past boolean, sharers bigint
     ) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
@@ -191,7 +191,7 @@ begin
     update process set budgets_turn = of_turn where id = of_process and budgets_turn < of_turn;
     if not found then
         return query select null::bigint, null::bigint, null::bigint, null::bigint, null::bigint, null::bigint, null::bigint,
-            null::boolean, null::boolean;
+            null::boolean, null::boolean, null::bigint;
         return;
     end if;
     perform fold_budget_deltas(of_process, of_accounts);
@@ -238,7 +238,7 @@ begin
         return query
         select ask.account, ask.granted + given, ask.closed + coalesce(sum(s.spent_nano), 0)::bigint,
             coalesce(sum(s.reserved_nano), 0)::bigint, ask.hard, ask.line, ask.comfort_max,
-            ask.hard - ask.used - given < ask.hard / 20, ask.used + given > ask.line
+            ask.hard - ask.used - given < ask.hard / 20, ask.used + given > ask.line, count(*)
         from budget_slice s where s.account = ask.account;
     end loop;
 end

@@ -8,7 +8,9 @@
 --     usage_spread   how many runs made so many calls, and cost so much, by bucket of `usage_bucket`
 --
 -- A row is of a UTC day, or of a month (`begins` is its first day): a month holds its days before `usage_cursor.folded`, the
--- others stand as days alone. '' is what an entry does not have.
+-- others stand as days alone. '' is what an entry does not have, and what a row does not tell apart: `detail` says which rows
+-- tell all owners apart, which only tenants (and tiers), and which all but tenants and keys, so that most reports read few rows.
+-- In parts but 'run' the states are summed up as ''; in usage_spread the tenant '' is all of them.
 
 create table usage_cursor (
     only_row boolean primary key default true check (only_row),
@@ -18,6 +20,7 @@ create table usage_cursor (
 ) with (fillfactor = 50);
 
 create table usage_call (
+    detail            text collate "C" not null check (detail in ('owner', 'tenant', 'whole')),
     span              text collate "C" not null check (span in ('day', 'month')),
     begins            date not null,
     tenant            text collate "C" not null,
@@ -39,10 +42,11 @@ create table usage_call (
     saved_flight_nano bigint not null,
     saved_prompt_nano bigint not null,
     saved_shift_nano  bigint not null,
-    primary key (span, begins, tenant, agent, lane, tier, route, step, key_id, task_type)
+    primary key (detail, span, begins, tenant, agent, lane, tier, route, step, key_id, task_type)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000);
 
 create table usage_run (
+    detail    text collate "C" not null check (detail in ('owner', 'tenant', 'whole')),
     part      text collate "C" not null check (part in ('run', 'tier', 'route', 'step', 'tier step', 'route step')),
     span      text collate "C" not null check (span in ('day', 'month')),
     begins    date not null,
@@ -58,7 +62,7 @@ create table usage_run (
     runs      bigint not null,
     calls     bigint not null,
     cost_nano bigint not null,
-    primary key (part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step)
+    primary key (detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000);
 
 create table usage_spread (

@@ -46,22 +46,35 @@ with fresh as materialized (
         and (xid < $5::bigint or pg_visible_in_snapshot(xid::text::xid8, $2::text::pg_snapshot))
         and (xid >= $4::bigint or not pg_visible_in_snapshot(xid::text::xid8, $1::text::pg_snapshot))
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+), added as materialized (
+    select o.detail, f.day, o.tenant, o.agent, o.lane, f.tier, o.route, o.step, o.key_id, o.task_type, sum(f.calls)::bigint as calls,
+        sum(f.hits)::bigint as hits, sum(f.input_tokens)::bigint as input_tokens, sum(f.output_tokens)::bigint as output_tokens,
+        sum(f.cached_tokens)::bigint as cached_tokens, sum(f.cost_nano)::bigint as cost_nano,
+        sum(f.unknown_nano)::bigint as unknown_nano, sum(f.saved_cache_nano)::bigint as saved_cache_nano,
+        sum(f.saved_flight_nano)::bigint as saved_flight_nano, sum(f.saved_prompt_nano)::bigint as saved_prompt_nano,
+        sum(f.saved_shift_nano)::bigint as saved_shift_nano
+    from fresh f
+    cross join lateral (values
+        ('owner', f.tenant, f.agent, f.lane, f.route, f.step, f.key_id, f.task_type),
+        ('tenant', f.tenant, '', '', '', '', '', ''), ('whole', '', f.agent, f.lane, f.route, f.step, '', f.task_type)
+    ) as o (detail, tenant, agent, lane, route, step, key_id, task_type)
+    group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 ), summed as (
     insert into usage_call as u (
-        span, begins, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
+        detail, span, begins, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
         cached_tokens, cost_nano, unknown_nano, saved_cache_nano, saved_flight_nano, saved_prompt_nano, saved_shift_nano
     )
-    select 'day', day, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
+    select detail, 'day', day, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
         cached_tokens, cost_nano, unknown_nano, saved_cache_nano, saved_flight_nano, saved_prompt_nano, saved_shift_nano
-    from fresh
+    from added
     union all
-    select 'month', date_trunc('month', day::timestamp)::date, tenant, agent, lane, tier, route, step, key_id, task_type,
+    select detail, 'month', date_trunc('month', day::timestamp)::date, tenant, agent, lane, tier, route, step, key_id, task_type,
         sum(calls)::bigint, sum(hits)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cached_tokens)::bigint,
         sum(cost_nano)::bigint, sum(unknown_nano)::bigint, sum(saved_cache_nano)::bigint, sum(saved_flight_nano)::bigint,
         sum(saved_prompt_nano)::bigint, sum(saved_shift_nano)::bigint
-    from fresh where day < $7::date
-    group by 2, 3, 4, 5, 6, 7, 8, 9, 10
-    on conflict (span, begins, tenant, agent, lane, tier, route, step, key_id, task_type) do update
+    from added where day < $7::date
+    group by 1, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    on conflict (detail, span, begins, tenant, agent, lane, tier, route, step, key_id, task_type) do update
     set calls = u.calls + excluded.calls, hits = u.hits + excluded.hits,
         input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens,
@@ -85,42 +98,59 @@ with ended as materialized (
         and (ended_xid < $5::bigint or pg_visible_in_snapshot(ended_xid::text::xid8, $2::text::pg_snapshot))
         and (ended_xid >= $4::bigint or not pg_visible_in_snapshot(ended_xid::text::xid8, $1::text::pg_snapshot))
 ), made as materialized (
-    select distinct run_id, coalesce(tier, '') as tier, coalesce(route, '') as route, coalesce(step, '') as step
+    select run_id, array_agg(distinct array[coalesce(tier, ''), coalesce(route, ''), coalesce(step, '')]) as called
     from ledger
     where run_id = any (array(select id from ended)) and kind <> 'release'
         and call_id >= (select uuid7_floor(min(created_at) - interval '1 day') from ended)
+    group by run_id
+), alike as materialized (
+    -- runs of one owner that called the same are one row from here on
+    select row_number() over () as place, e.day, e.tenant, e.agent, e.lane, e.key_id, e.task_type, e.state, m.called,
+        count(*) as runs, sum(e.calls)::bigint as calls, sum(e.cost_nano)::bigint as cost_nano
+    from ended e left join made m on m.run_id = e.id
+    group by e.day, e.tenant, e.agent, e.lane, e.key_id, e.task_type, e.state, m.called
 ), parts as (
-    select id, 'run' as part, '' as tier, '' as route, '' as step from ended
+    select place, 'run' as part, '' as tier, '' as route, '' as step, calls, cost_nano from alike
     union all
-    select distinct m.run_id, p.part, case when p.tier then m.tier else '' end, case when p.route then m.route else '' end,
-        case when p.step then m.step else '' end
-    from made m
+    select distinct a.place, p.part, case when p.tier then a.called[i][1] else '' end, case when p.route then a.called[i][2] else '' end,
+        case when p.step then a.called[i][3] else '' end, 0, 0
+    from alike a
+    cross join lateral generate_series(1, array_length(a.called, 1)) as i
     cross join (values
         ('tier', true, false, false), ('route', true, true, false), ('step', false, false, true),
         ('tier step', true, false, true), ('route step', true, true, true)
     ) as p (part, tier, route, step)
 ), fresh as materialized (
-    select p.part, e.day, e.tenant, e.agent, e.lane, e.key_id, e.task_type, e.state, p.tier, p.route, p.step, count(*) as runs,
-        sum(case p.part when 'run' then e.calls else 0 end)::bigint as calls,
-        sum(case p.part when 'run' then e.cost_nano else 0 end)::bigint as cost_nano
-    from parts p join ended e on e.id = p.id
-    group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    select o.detail, p.part, a.day, o.tenant, o.agent, o.lane, o.key_id, o.task_type,
+        case when p.part = 'run' and o.detail <> 'tenant' then a.state else '' end as state, p.tier, p.route, p.step,
+        sum(a.runs)::bigint as runs, sum(p.calls)::bigint as calls, sum(p.cost_nano)::bigint as cost_nano
+    from parts p
+    join alike a on a.place = p.place
+    cross join lateral (values
+        ('owner', a.tenant, a.agent, a.lane, a.key_id, a.task_type), ('tenant', a.tenant, '', '', '', ''),
+        ('whole', '', a.agent, a.lane, '', a.task_type)
+    ) as o (detail, tenant, agent, lane, key_id, task_type)
+    where o.detail <> 'tenant' or p.part in ('run', 'tier')
+    group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 ), summed as (
     insert into usage_run as u (
-        part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano
+        detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano
     )
-    select part, 'day', day, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano from fresh
+    select detail, part, 'day', day, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano from fresh
     union all
-    select part, 'month', date_trunc('month', day::timestamp)::date, tenant, agent, lane, key_id, task_type, state, tier, route, step,
+    select detail, part, 'month', date_trunc('month', day::timestamp)::date, tenant, agent, lane, key_id, task_type, state, tier, route, step,
         sum(runs)::bigint, sum(calls)::bigint, sum(cost_nano)::bigint
     from fresh where day < $7::date
-    group by 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
-    on conflict (part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step) do update
+    group by 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
+    on conflict (detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step) do update
     set runs = u.runs + excluded.runs, calls = u.calls + excluded.calls, cost_nano = u.cost_nano + excluded.cost_nano
+), weighed as materialized (
+    select day, tenant, agent, 'calls' as measure, usage_bucket(calls) as bucket, count(*) as runs from ended group by 1, 2, 3, 5
+    union all
+    select day, tenant, agent, 'cost', usage_bucket(cost_nano), count(*) from ended group by 1, 2, 3, 5
 ), measured as materialized (
-    select e.day, e.tenant, e.agent, m.measure, m.bucket, count(*) as runs
-    from ended e
-    cross join lateral (values ('calls', usage_bucket(e.calls)), ('cost', usage_bucket(e.cost_nano))) as m (measure, bucket)
+    select w.day, o.tenant, w.agent, w.measure, w.bucket, sum(w.runs)::bigint as runs
+    from weighed w cross join lateral (values (w.tenant), ('')) as o (tenant)
     group by 1, 2, 3, 4, 5
 ), spread as (
     insert into usage_spread as u (span, begins, tenant, agent, measure, bucket, runs)
@@ -137,14 +167,14 @@ select count(*) as counted from ended;
 -- Takes day $1, the first that is in no month yet, into its month.
 with calls as (
     insert into usage_call as u (
-        span, begins, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
+        detail, span, begins, tenant, agent, lane, tier, route, step, key_id, task_type, calls, hits, input_tokens, output_tokens,
         cached_tokens, cost_nano, unknown_nano, saved_cache_nano, saved_flight_nano, saved_prompt_nano, saved_shift_nano
     )
-    select 'month', date_trunc('month', begins::timestamp)::date, tenant, agent, lane, tier, route, step, key_id, task_type, calls,
+    select detail, 'month', date_trunc('month', begins::timestamp)::date, tenant, agent, lane, tier, route, step, key_id, task_type, calls,
         hits, input_tokens, output_tokens, cached_tokens, cost_nano, unknown_nano, saved_cache_nano, saved_flight_nano,
         saved_prompt_nano, saved_shift_nano
-    from usage_call where span = 'day' and begins = $1::date
-    on conflict (span, begins, tenant, agent, lane, tier, route, step, key_id, task_type) do update
+    from usage_call where detail in ('owner', 'tenant', 'whole') and span = 'day' and begins = $1::date
+    on conflict (detail, span, begins, tenant, agent, lane, tier, route, step, key_id, task_type) do update
     set calls = u.calls + excluded.calls, hits = u.hits + excluded.hits,
         input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens,
@@ -155,13 +185,13 @@ with calls as (
         saved_shift_nano = u.saved_shift_nano + excluded.saved_shift_nano
 ), runs as (
     insert into usage_run as u (
-        part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano
+        detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step, runs, calls, cost_nano
     )
-    select part, 'month', date_trunc('month', begins::timestamp)::date, tenant, agent, lane, key_id, task_type, state, tier, route,
+    select detail, part, 'month', date_trunc('month', begins::timestamp)::date, tenant, agent, lane, key_id, task_type, state, tier, route,
         step, runs, calls, cost_nano
     from usage_run
-    where part in ('run', 'tier', 'route', 'step', 'tier step', 'route step') and span = 'day' and begins = $1::date
-    on conflict (part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step) do update
+    where detail in ('owner', 'tenant', 'whole') and part in ('run', 'tier', 'route', 'step', 'tier step', 'route step') and span = 'day' and begins = $1::date
+    on conflict (detail, part, span, begins, tenant, agent, lane, key_id, task_type, state, tier, route, step) do update
     set runs = u.runs + excluded.runs, calls = u.calls + excluded.calls, cost_nano = u.cost_nano + excluded.cost_nano
 ), spread as (
     insert into usage_spread as u (span, begins, tenant, agent, measure, bucket, runs)

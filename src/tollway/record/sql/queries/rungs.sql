@@ -11,11 +11,3 @@ with put as (
     update settings_version set version = version + 1 where exists (select from put) returning version
 )
 select put.id, put.tenant, put.forced, put.lifted, bumped.version from put, bumped
-
--- name: hasten_gate
--- Who stands behind gate $1 until a later moment may look again now: the keeper opens the gate as it does to those that are due.
--- A run that somebody else holds just now is left to its own time.
-with waiting as materialized (
-    select run_id from queue where gate = $1 and opens_at > (select clock_timestamp()) order by run_id for update skip locked
-)
-update queue q set opens_at = clock_timestamp() from waiting w where q.run_id = w.run_id

@@ -69,12 +69,18 @@ where tenant = any ($1::text[]) and hour >= $2::timestamptz and hour < $3::times
 
 -- name: read_spending
 -- The present period of each budget: its limits, what was spent of it, and how fast that went when it was last looked at.
+with unfolded as materialized (
+    select d.account, sum(e.spent_nano) as nano from budget_delta e, unnest(e.accounts) as d (account) group by 1
+)
 select a.id as account, b.id as budget, b.tenant, b.period, b.hard_nano, b.soft_nano, extract(epoch from a.ends)::float8 as ends_at,
-    (a.spent_nano + coalesce((select sum(s.spent_nano) from budget_slice s where s.account = a.id), 0))::bigint as spent_nano,
+    (
+        a.spent_nano + coalesce(d.nano, 0) + coalesce((select sum(s.spent_nano) from budget_slice s where s.account = a.id), 0)
+    )::bigint as spent_nano,
     a.exhausted_at is not null as exhausted,
     extract(epoch from u.since)::float8 as since, u.since_nano, extract(epoch from u.at)::float8 as burn_at, u.spent_nano as burn_nano, u.faded
 from budget b
 join budget_account a on a.budget = b.id
+left join unfolded d on d.account = a.id
 left join budget_burn u on u.account = a.id
 where a.begins <= now() and (a.ends is null or a.ends > now())
 order by a.id;

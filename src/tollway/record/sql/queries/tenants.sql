@@ -44,14 +44,15 @@ select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min
 from put, bumped
 
 -- name: turn_flows
--- Shuts the flows of a paused tenant; reopens those of one that is not, the full ones too, whose cap may be another now. They
+-- Shuts the flows of a paused tenant; reopens those of one that is not, the full ones too, whose cap may be another now, but not
+-- those whose money is spent (turn_broke follows). They
 -- enter at the floor, with no credit stored up, and a claim finds out which are full still. Locked in order.
 -- A statement of its own after put_tenant, so that it sees the lines of accepts that held the tenant's row until then.
 -- Returns the lanes reopened.
 with turning as materialized (
     select f.lane, f.class, f.tenant, t.paused
     from flow f join tenant t on t.id = f.tenant
-    where f.tenant = $1 and case when t.paused then f.state <> 2 else f.state >= 2 end
+    where f.tenant = $1 and case when t.paused then f.state <> 2 else f.state in (2, 3) end
     order by f.lane, f.class
     for no key update of f
 ), turned as (

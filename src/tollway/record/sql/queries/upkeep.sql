@@ -56,8 +56,12 @@ with old as (
 delete from dead_letter d using old o where d.run_id = o.run_id returning 1;
 
 -- name: find_stuck
--- Whether any line is full, and whether a run waits that somebody wants cancelled: idle, this is all that a look asks for.
+-- Whether any line is full, whether any is shut for want of money or may be (an account is exhausted, or a budget parks before all
+-- is spent), and whether a run waits that somebody wants cancelled: idle, this is all that a look asks for.
 select (select f.tenant from flow f where f.state = 3 order by f.tenant limit 1) is not null as full_lines,
+    (select f.tenant from flow f where f.state = 4 order by f.tenant limit 1) is not null
+        or (select a.budget from budget_account a where a.exhausted_at is not null order by a.budget limit 1) is not null
+        or (select b.tenant from budget b where b.parks_early order by b.tenant limit 1) is not null as broke,
     (
         select q.cancelled_by from queue q where q.cancelled_by is not null and q.state <> 1 order by q.cancelled_by limit 1
     ) is not null as cancelled;

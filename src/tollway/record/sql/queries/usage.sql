@@ -1,46 +1,59 @@
+-- name: plan_anew
+-- For this transaction statements are planned for their parameters: what a report reads, and how it is grouped, differs by orders
+-- of magnitude with what is asked.
+select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true);
+
 -- name: read_usage
--- Usage in groups, sorted by them. $1, $2, $3 are the units of rows to add up (see domain.usage.Unit), $4 says which of GROUPS are
--- asked for, $5 which part of usage_run has each run of such a group once, $6 to $13 what is meant (null: any), $14 is the last
--- group of the page before, $15 how many groups at most.
+-- Usage in groups, sorted by them. $1, $2, $3 are the units of rows to add up (see domain.usage.Unit), $4 to $12 say which of GROUPS
+-- are asked for, $13 which part of usage_run has each run of such a group once. $14 and $15 are the first and the last tenant,
+-- $16 to $22 what else is meant (null: any), $23 is the last group of the page before, $24 how many groups at most,
+-- $25 which of the rows tell enough apart.
+-- `offset 0` has each unit's rows found by their key: a join might be planned to read all there are.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside), usage_cursor c
-    where not u.inside or u.begins >= c.folded
+    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
+    where not u.inside or u.begins >= (select folded from usage_cursor)
 ), called as (
-    select case when 'day' = any ($4::text[]) then u.begins::text else '' end as day,
-        case when 'tenant' = any ($4) then u.tenant else '' end as tenant,
-        case when 'agent' = any ($4) then u.agent else '' end as agent,
-        case when 'lane' = any ($4) then u.lane else '' end as lane,
-        case when 'tier' = any ($4) then u.tier else '' end as tier,
-        case when 'route' = any ($4) then u.route else '' end as route,
-        case when 'step' = any ($4) then u.step else '' end as step,
-        case when 'key' = any ($4) then u.key_id else '' end as key,
-        case when 'task_type' = any ($4) then u.task_type else '' end as task_type,
+    select case when $4::bool then u.begins::text else '' end as day,
+        case when $5::bool then u.tenant else '' end as tenant,
+        case when $6::bool then u.agent else '' end as agent,
+        case when $7::bool then u.lane else '' end as lane,
+        case when $8::bool then u.tier else '' end as tier,
+        case when $9::bool then u.route else '' end as route,
+        case when $10::bool then u.step else '' end as step,
+        case when $11::bool then u.key_id else '' end as key,
+        case when $12::bool then u.task_type else '' end as task_type,
         sum(u.calls)::bigint as calls, sum(u.hits)::bigint as hits, sum(u.input_tokens)::bigint as input_tokens,
         sum(u.output_tokens)::bigint as output_tokens, sum(u.cached_tokens)::bigint as cached_tokens,
         sum(u.cost_nano)::bigint as cost_nano, sum(u.unknown_nano)::bigint as unknown_nano,
         sum(u.saved_cache_nano)::bigint as saved_cache_nano, sum(u.saved_flight_nano)::bigint as saved_flight_nano,
         sum(u.saved_prompt_nano)::bigint as saved_prompt_nano, sum(u.saved_shift_nano)::bigint as saved_shift_nano
-    from units d join usage_call u on u.span = d.span and u.begins = d.begins
-    where ($6::text is null or u.tenant = $6) and ($7::text is null or u.agent = $7) and ($8::text is null or u.lane = $8)
-        and ($9::text is null or u.tier = $9) and ($10::text is null or u.route = $10) and ($11::text is null or u.step = $11)
-        and ($12::text is null or u.key_id = $12) and ($13::text is null or u.task_type = $13)
+    from units d cross join lateral (
+        select * from usage_call c
+        where c.detail = $25 and c.span = d.span and c.begins = d.begins and c.tenant between $14 and $15 offset 0
+    ) as u
+    where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), ended as (
-    select case when 'day' = any ($4) then u.begins::text else '' end as day,
-        case when 'tenant' = any ($4) then u.tenant else '' end as tenant,
-        case when 'agent' = any ($4) then u.agent else '' end as agent,
-        case when 'lane' = any ($4) then u.lane else '' end as lane,
-        case when 'tier' = any ($4) then u.tier else '' end as tier,
-        case when 'route' = any ($4) then u.route else '' end as route,
-        case when 'step' = any ($4) then u.step else '' end as step,
-        case when 'key' = any ($4) then u.key_id else '' end as key,
-        case when 'task_type' = any ($4) then u.task_type else '' end as task_type,
+    select case when $4::bool then u.begins::text else '' end as day,
+        case when $5::bool then u.tenant else '' end as tenant,
+        case when $6::bool then u.agent else '' end as agent,
+        case when $7::bool then u.lane else '' end as lane,
+        case when $8::bool then u.tier else '' end as tier,
+        case when $9::bool then u.route else '' end as route,
+        case when $10::bool then u.step else '' end as step,
+        case when $11::bool then u.key_id else '' end as key,
+        case when $12::bool then u.task_type else '' end as task_type,
         sum(u.runs)::bigint as runs
-    from units d join usage_run u on u.part = $5 and u.span = d.span and u.begins = d.begins
-    where ($6::text is null or u.tenant = $6) and ($7::text is null or u.agent = $7) and ($8::text is null or u.lane = $8)
-        and ($9::text is null or u.tier = $9) and ($10::text is null or u.route = $10) and ($11::text is null or u.step = $11)
-        and ($12::text is null or u.key_id = $12) and ($13::text is null or u.task_type = $13)
+    from units d cross join lateral (
+        select * from usage_run r
+        where r.detail = $25 and r.part = $13 and r.span = d.span and r.begins = d.begins and r.tenant between $14 and $15 offset 0
+    ) as u
+    where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), both_sides as (
     select day collate "C" as day, tenant, agent, lane, tier, route, step, key, task_type, coalesce(e.runs, 0) as runs,
@@ -52,33 +65,39 @@ with units as materialized (
     from called c full join ended e using (day, tenant, agent, lane, tier, route, step, key, task_type)
 )
 select * from both_sides
-where $14::text[] is null or (day, tenant, agent, lane, tier, route, step, key, task_type)
-    > ($14[1], $14[2], $14[3], $14[4], $14[5], $14[6], $14[7], $14[8], $14[9])
+where $23::text[] is null or (day, tenant, agent, lane, tier, route, step, key, task_type)
+    > ($23[1], $23[2], $23[3], $23[4], $23[5], $23[6], $23[7], $23[8], $23[9])
 order by day, tenant, agent, lane, tier, route, step, key, task_type
-limit $15;
+limit $24;
 
 -- name: read_usage_runs
--- Ended runs by agent (and tenant, if $4): how many, in which states, what they made and cost in all; sorted. Units as above.
+-- Ended runs by agent (and tenant, if $4): how many, in which states, what they made and cost in all; sorted. Units as above; $5 and $6
+-- are the first and the last tenant, $7 may name an agent, $8 is which of the rows tell enough apart.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside), usage_cursor c
-    where not u.inside or u.begins >= c.folded
+    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
+    where not u.inside or u.begins >= (select folded from usage_cursor)
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.state, sum(u.runs)::bigint as runs, sum(u.calls)::bigint as calls,
     sum(u.cost_nano)::bigint as cost_nano
-from units d join usage_run u on u.part = 'run' and u.span = d.span and u.begins = d.begins
-where ($5::text is null or u.tenant = $5) and ($6::text is null or u.agent = $6)
+from units d cross join lateral (
+    select * from usage_run r
+    where r.detail = $8 and r.part = 'run' and r.span = d.span and r.begins = d.begins and r.tenant between $5 and $6 offset 0
+) as u
+where ($7::text is null or u.agent = $7)
 group by 1, 2, 3
 order by 1, 2, 3;
 
 -- name: read_usage_spread
--- How many runs of each agent (and tenant, if $4) are in each bucket of calls and of cost. The parameters are those above.
+-- How many runs of each agent (and tenant, if $4) are in each bucket of calls and of cost. The parameters are the first seven above.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside), usage_cursor c
-    where not u.inside or u.begins >= c.folded
+    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
+    where not u.inside or u.begins >= (select folded from usage_cursor)
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.measure, u.bucket::int as bucket, sum(u.runs)::bigint as runs
-from units d join usage_spread u on u.span = d.span and u.begins = d.begins
-where ($5::text is null or u.tenant = $5) and ($6::text is null or u.agent = $6)
+from units d cross join lateral (
+    select * from usage_spread s where s.span = d.span and s.begins = d.begins and s.tenant between $5 and $6 offset 0
+) as u
+where ($7::text is null or u.agent = $7)
 group by 1, 2, 3, 4;
