@@ -53,7 +53,7 @@ class RunPurse:
             raise
 
     def give_back(self, nano: int, *, firm: bool = False) -> None:
-        """What was reserved is not needed any more; what became of it is told by `spend`, before anything is awaited."""
+        """What was reserved is not needed any more; `spend` tells what became of it, before anything is awaited."""
         if self._limit is None or not nano:
             return
         self._reserved -= nano
