@@ -1,23 +1,30 @@
 """Budgets on the real record: several guards as processes, their deaths, and what they may spend."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
+from budget_kit import Account, Process
 from record_kit import clock, ids
+from runtime_kit import until, until_true
 from tollway.domain.budgets import Budget, Period, Rung
 from tollway.domain.errors import LlmError
 from tollway.domain.llm import Caller
 from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.database import Database
-from tollway.record.processes import register_process
+from tollway.record.processes import ProcessGone, register_process
+from tollway.record.upkeep import Upkeep
 from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
+from tollway.spend import slices
 from tollway.spend.budgets import Hold
 from tollway.spend.guard import BudgetGuard
 
@@ -54,7 +61,8 @@ class Desk:
         try:
             hold, call = await self.open(nano)
         except LlmError as error:
-            assert error.code == "budget_exhausted"
+            if error.code != "budget_exhausted" or error.parks:
+                raise
             return False
         await asyncio.sleep(0)
         await self.close(hold, call, cost)
@@ -94,6 +102,13 @@ async def accounts(admin: asyncpg.Connection) -> list[tuple[int, int]]:
     return [tuple(row) for row in rows]
 
 
+async def closed(desks_: Iterable[Desk]) -> None:
+    """These processes leave in good order."""
+    for desk in desks_:
+        await desk.calls.drain()
+        await desk.guard.stop()
+
+
 async def test_two_thousand_calls_against_money_for_three_hundred(
     database: Database, admin: asyncpg.Connection, desks: Open
 ) -> None:
@@ -103,6 +118,255 @@ async def test_two_thousand_calls_against_money_for_three_hundred(
     made = await asyncio.gather(*(desk.call(1000, 1000) for desk in four for _ in range(500)))
     assert sum(made) == 300
     assert await admin.fetchval("select sum(nano) from ledger") == 300_000
-    for desk in four:
-        await desk.guard.stop()
+    await closed(four)
     assert await accounts(admin) == [(300_000, 0)]
+
+
+async def test_nearly_all_of_a_limit_is_usable(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """P4: 4 processes whose calls cost less than their worst case, 1 % of the limit, use 98 % of it and never more."""
+    await in_force(database, admin, replace(DAY, hard_nano=1_000_000))
+    four = [await desks() for _ in range(4)]
+    chance = random.Random(7)
+
+    async def spend(desk: Desk) -> None:
+        while await desk.call(10_000, chance.randrange(1000, 10_000)):
+            pass
+
+    await asyncio.gather(*(spend(desk) for desk in four for _ in range(5)))
+    await closed(four)
+    ((spent, granted),) = await accounts(admin)
+    assert 980_000 <= spent <= 1_000_000
+    assert granted == 0
+    assert await admin.fetchval("select sum(nano) from ledger") == spent
+
+
+async def test_what_a_dead_process_had_reserved_counts_as_spent(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """P4: the keeper closes its slices at what its deltas say, as its calls end unknown; the rest others may spend."""
+    await in_force(database, admin, DAY)
+    dying, other = await desks(), await desks()
+    settled, cut = await dying.open(50_000), await dying.open(100_000)
+    await dying.close(*settled, 20_000)
+    keeper = Upkeep(database, 1)
+    await keeper.forget(dying.process)
+    await keeper.close_budgets(dying.process)
+    await keeper.end_lost_wire_calls()
+    assert await accounts(admin) == [(120_000, 0)]
+    kinds = "select kind, nano from ledger order by nano"
+    assert [tuple(row) for row in await admin.fetch(kinds)] == [("settle", 20_000), ("unknown", 100_000)]
+    assert await other.call(180_000, 180_000)
+    assert not await other.call(1, 1)
+    with pytest.raises(ProcessGone):
+        await dying.calls.open(replace_call(cut[1]))
+    await dying.close(*cut, 70_000)  # it was taken for dead, and its call came back: the entry stands already
+    assert await keeper.mend_budgets() == 0
+    await closed([other])
+    assert await accounts(admin) == [(300_000, 0)]
+
+
+async def test_what_a_keeper_missed_is_mended_later(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """Slices, and deltas that come late, of a process that is on record no more are found."""
+    await in_force(database, admin, DAY)
+    dying = await desks()
+    cut = await dying.open(100_000)
+    await database.rows("forget_process", dying.process)
+    assert await Upkeep(database, 1).mend_budgets() == 1
+    assert await accounts(admin) == [(100_000, 0)]
+    await dying.close(*cut, 70_000)  # the keeper had not ended its call yet
+    assert await Upkeep(database, 1).mend_budgets() == 1
+    assert await accounts(admin) == [(70_000, 0)]
+
+
+async def test_what_a_call_costs_beyond_its_reservation_counts(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """The excess is spent too, and the others have so much less."""
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    assert await desk.call(100_000, 250_000)
+    assert await desk.call(50_000, 50_000)
+    assert not await desk.call(1, 1)
+    await closed([desk])
+    assert await accounts(admin) == [(300_000, 0)]
+
+
+async def test_all_budgets_pay_or_none(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """A call is paid by every budget that covers it; where one cannot, the others keep what they have."""
+    month = replace(DAY, period=Period.MONTH, hard_nano=1_000_000)
+    agent = replace(DAY, agent="triage", hard_nano=2000)
+    await in_force(database, admin, month, agent, replace(DAY, agent="other", hard_nano=0))
+    desk = await desks()
+    assert await desk.call(2000, 1500)
+    with pytest.raises(LlmError) as refused:
+        await desk.open(501)
+    found = {budget.id: budget for budget, _ in desk.guard.figures(CALLER)}
+    assert refused.value.exhausted is not None
+    assert found[refused.value.exhausted.budget].agent == "triage"
+    assert (refused.value.exhausted.parks, refused.value.final, refused.value.parks) == (False, True, False)
+    assert await desk.call(500, 500)
+    await closed([desk])
+    spent = await admin.fetch("select spent_nano from budget_account order by id")
+    assert [row[0] for row in spent] == [2000, 2000]
+
+
+async def test_the_last_part_is_the_interactive_lanes(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """Other lanes stop where the interactive lane's share begins; that lane may use all."""
+    await in_force(database, admin, replace(DAY, interactive_share=0.25))
+    two = [await desks(), await desks()]
+    made = await asyncio.gather(*(desk.call(1000, 1000) for desk in two for _ in range(200)))
+    assert sum(made) == 225
+    inner = [desk.open(1000, 0.5, INNER) for desk in two for _ in range(50)]
+    assert len([one for one in await asyncio.gather(*inner, return_exceptions=True) if isinstance(one, tuple)]) == 75
+
+
+async def test_one_waits_while_another_may_not_need_what_it_holds(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """What is reserved elsewhere may come back: a call waits for it; in vain, it is told to come again."""
+    await in_force(database, admin, DAY)
+    one, other = await desks(), await desks()
+    held = await one.open(300_000)
+    with pytest.raises(LlmError) as refused:
+        await other.open(1000, patience_s=0.3)
+    assert refused.value.exhausted is not None
+    assert (refused.value.parks, refused.value.exhausted.parks, refused.value.exhausted.until) == (True, True, None)
+    waiting = asyncio.ensure_future(other.call(1000, 1000))
+    await one.close(*held, 10_000)
+    assert await waiting
+
+
+async def test_idle_money_comes_back(
+    database: Database, admin: asyncpg.Connection, desks: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that makes no calls any more closes its slices, and asks nothing of the database after that."""
+    monkeypatch.setattr(slices, "IDLE_S", 0.2)
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    assert await desk.call(1000, 400)
+
+    async def given_back() -> bool:
+        return await admin.fetchval("select count(*) from budget_slice") == 0
+
+    await until_true(given_back)
+    assert await accounts(admin) == [(400, 0)]
+    assert desk.guard._at_rest
+    assert await desk.call(1000, 400)
+
+
+async def test_money_spent_before_a_budget_was_set_counts(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """A budget set within its period opens at what was spent and reserved in it; calls under way count at their end.
+
+    What other tenants or agents spent does not.
+    """
+    desk = await desks()
+    assert await desk.call(1000, 700)
+    under_way = await desk.open(5000)
+    await admin.execute("update ledger set agent = 'triage'")
+    await put_budgets(database, "default", [DAY, replace(DAY, agent="other"), replace(DAY, lane="batch")])
+    later = await desks()
+    with pytest.raises(LlmError) as refused:
+        await later.open(1, patience_s=0.3)
+    assert refused.value.exhausted is not None
+    assert refused.value.exhausted.parks
+    await database.rows("see_budgets", desk.process, 1_000_000)
+    hold, call = await later.open(1000)
+    assert await accounts(admin) == [(5700, 1000)]
+    await later.close(hold, call, 1000)
+    await desk.close(*under_way, 4000)
+    await Upkeep(database, 1).mend_budgets()
+    await closed([later])
+    assert await accounts(admin) == [(5700, 0)]
+    assert await admin.fetchval("select count(*) from budget_opening") == 0
+
+
+async def test_a_lowered_limit_holds_at_once(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """Nothing more is granted beyond it, and what is granted and not used comes back; raised, it pays again."""
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    assert await desk.call(100_000, 100_000)
+    await put_budgets(database, "default", [replace(DAY, hard_nano=100_500)])
+    assert not await desk.call(1000, 1000)
+    await put_budgets(database, "default", [replace(DAY, hard_nano=200_000)])
+    await until_true(lambda: desk.call(1000, 1000))
+
+
+async def test_a_new_incarnation_leases_anew(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """An API process that was taken for dead drops its slices; calls of its old life settle against nothing."""
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    old = await desk.open(100_000)
+    keeper = Upkeep(database, 1)
+    await keeper.forget(desk.process)
+    await keeper.close_budgets(desk.process)
+    await keeper.end_lost_wire_calls()
+    desk.process = await register_process(database, "api", 12.0)
+    assert await desk.call(200_000, 200_000)
+    await desk.close(*old, 50_000)
+    assert not await desk.call(1, 1)
+    await closed([desk])
+    assert await accounts(admin) == [(300_000, 0)]
+
+
+async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
+    """Whoever stops waiting for money leaves none reserved behind."""
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    waiting = [asyncio.ensure_future(desk.guard.reserve(CALLER, 1000, 20.0)) for _ in range(50)]
+    await until(lambda: any(one.done() for one in waiting))
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for one in waiting:
+        if not one.cancelled():
+            desk.guard.settle(one.result(), 0)
+    assert await desk.call(300_000, 300_000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_record_leases_as_the_model_does(database: Database, admin: asyncpg.Connection, seed: int) -> None:
+    """Whatever is asked in whatever order, the record answers as its model, which never overshoots (P4)."""
+    chance = random.Random(seed)
+    hard = chance.choice([900, 5000, 100_000])
+    await in_force(database, admin, replace(DAY, hard_nano=hard, interactive_share=chance.choice([0.0, 0.5])))
+    leases = BudgetLeases(database)
+    budget = (await database.rows("list_budgets"))[0]
+    account, opened = await leases.open_account(budget["id"], 0.0, None) or (0, False)
+    assert opened
+    model = Account(hard, hard - round(hard * budget["interactive_share"]), crowd=3)
+    crew = [Process(model, await register_process(database, "worker", 12.0)) for _ in range(3)]
+    for step in range(120):
+        process, amount = chance.choice(crew), chance.randrange(1, 300)
+        if chance.random() < 0.08:
+            await database.rows("forget_process", process.turn)
+            await leases.close([process.turn])
+            model.close(process.turn)
+            crew[crew.index(process)] = Process(model, await register_process(database, "worker", 12.0))
+        elif process.calls and chance.random() < 0.5:
+            call = process.calls[0]
+            process.end(call, min(amount, call.nano)) if call.intended else process.intend(call)
+            if model.deltas:
+                turn, spent, reserved = model.deltas[-1]
+                await admin.execute(
+                    "insert into budget_delta values ($1, $2, $3, $4)", turn, [account], spent, reserved
+                )
+        elif not process.reserve(amount, step, inner=amount % 2 == 0):
+            ask = replace_account(process.ask(step, *[(amount, amount % 2 == 0)] * (amount % 3)), account)
+            answer = model.lease(process.turn, ask)
+            assert (await leases.lease(process.turn, step + 1, [ask], {}))[account] == replace_account(answer, account)
+            process.slice.take(answer)
+        assert await accounts(admin) == [(model.spent, model.granted)]
+
+
+def replace_account(what: Any, account: int) -> Any:
+    """The same of another account."""
+    return msgspec.structs.replace(what, account=account)
+
+
+def replace_call(call: WireCall) -> WireCall:
+    """The same call made again."""
+    return msgspec.structs.replace(call, call_id=ids.new())

@@ -32,8 +32,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a process has of an account now (`granted`, all in all), and how the account stands with all its slices.
 
-    Lanes but the interactive one end at `line`; `past` says that it is reached. `near` says that little is left, so
-    that idle money is to be given back; at most `comfort_max` may be idle at a process. `sharers` processes have slices.
+    Lanes but the interactive one end at `line`; `past` says that it is reached. `near` says that little is left, or
+    less than was asked for, so that idle money is to be given back; at most `comfort_max` may be idle at a process.
+    `sharers` processes have slices.
     """
 
     account: int

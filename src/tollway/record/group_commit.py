@@ -54,7 +54,7 @@ class GroupCommit(Generic[Row, Result]):
         self._options = options or FlushOptions()
         self._waiting: deque[tuple[Row, asyncio.Future[Result]]] = deque()
         self._flights: set[asyncio.Task[None]] = set()
-        self._aboard: list[list[tuple[Row, asyncio.Future[Result]]]] = []
+        self._aboard: dict[int, list[tuple[Row, asyncio.Future[Result]]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began_at = 0.0
         self._crowd = False
@@ -94,7 +94,9 @@ class GroupCommit(Generic[Row, Result]):
 
     async def settled(self) -> None:
         """Wait until all that was handed in by now is written or refused, whatever is handed in meanwhile."""
-        futures = [future for batch in (*self._aboard, self._waiting) for _, future in batch if not future.done()]
+        futures = [
+            future for batch in (*self._aboard.values(), self._waiting) for _, future in batch if not future.done()
+        ]
         if futures:
             await asyncio.wait(futures)
 
@@ -120,11 +122,11 @@ class GroupCommit(Generic[Row, Result]):
             batch = [waiting.popleft() for _ in range(min(len(waiting), options.rows_max))]
             self.flushes += 1
             self.rows += len(batch)
-            self._aboard.append(batch)
+            self._aboard[id(batch)] = batch
             try:
                 await self._flush(batch)
             finally:
-                self._aboard.remove(batch)
+                del self._aboard[id(batch)]
             took_s = loop.time() - began_at
             self._flush_s += _FLUSH_WEIGHT * (took_s - self._flush_s)
             if self._on_flush is not None:

@@ -282,11 +282,7 @@ class BudgetGuard:
             await self._settled()
             await self._leasing.see(version)
         waiting = self._waiting()
-        wanted: dict[Pot, Wants] = {}
-        for waiter in waiting:
-            for pot in waiter.pots:
-                wanted.setdefault(pot, Wants()).add(waiter.nano, inner=waiter.inner)
-        answered = await self._leasing.lease(wanted, now)
+        answered = await self._leasing.lease(_wants(waiting), now)
         served = self._serve()
         await self._judge(answered)
         self._pause_s = PACE_S if served or not waiting else min(self._pause_s * 1.5, PACE_MAX_S)
@@ -346,3 +342,18 @@ def _account(pot: Pot) -> Account:
     if figures is None:
         return Account(pot.budget, 0, pot.until)
     return Account(pot.budget, figures.spent, pot.until, figures.sharers)
+
+
+def _wants(waiting: Iterable[_Waiter]) -> dict[Pot, Wants]:
+    """What those who wait need of each pot.
+
+    Where little is left they take one budget after another, in their order: else two processes might each hold what
+    the other waits for.
+    """
+    wanted: dict[Pot, Wants] = {}
+    for waiter in waiting:
+        for pot in waiter.pots:
+            wanted.setdefault(pot, Wants()).add(waiter.nano, inner=waiter.inner)
+            if pot.slice is not None and pot.slice.near and not pot.affords(waiter.nano, inner=waiter.inner):
+                break
+    return wanted

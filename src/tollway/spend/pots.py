@@ -83,10 +83,11 @@ class Pots:
         return iter([pot for tenant in self._tenants.values() for pot in tenant.pots])
 
     def take(self, budgets: Mapping[str, Sequence[Budget]]) -> None:
-        """These are the budgets, by tenant. One that was there before keeps its account."""
+        """These are the budgets, by tenant; kept in the order of their ids. One that was there keeps its account."""
         known = {pot.budget.id: pot for pot in self}
         self._tenants = {
-            tenant: _Tenant(tuple(_kept(known, budget) for budget in of)) for tenant, of in budgets.items()
+            tenant: _Tenant(tuple(_kept(known, budget) for budget in sorted(of, key=lambda budget: budget.id)))
+            for tenant, of in budgets.items()
         }
 
     def of(self, caller: Caller) -> tuple[Pot, ...]:

@@ -88,23 +88,20 @@ class Slice:
     def ask(self, wants: Wants, now: float, *, retired: bool = False) -> Ask:
         """What to keep and to want now. What is given back is no longer granted from here on.
 
-        A `retired` slice is of a period that is over, and gives back all it can.
+        Money that is too little for the front call is of no use here and may be to another process, so that all of
+        what is needed is asked for anew. A `retired` slice is of a period that is over, and gives back all it can.
         """
         self._learn(now)
-        target = 0 if retired or self.near else min(int(self.burn * COMFORT_S), self.comfort_max)
-        self.comfort = target
+        wished = 0 if retired or self.near else int(self.burn * COMFORT_S)
+        self.comfort = min(wished, self.comfort_max)
         free = max(0, self.free)
-        open_free = 0 if self.past else max(0, free - wants.inner)
-        self.granted -= free - min(free, wants.inner + (0 if self.past else wants.others) + target)
-        first = wants.front - (free if wants.front_inner or not self.past else 0)
-        return Ask(
-            self.account,
-            self.granted,
-            max(0, wants.inner - free),
-            max(0, wants.others - open_free),
-            max(0, first),
-            target if retired or self.near else int(self.burn * COMFORT_S),
-        )
+        if wants.front and not self.affords(wants.front, inner=wants.front_inner):
+            self.granted -= free
+            return Ask(self.account, self.granted, wants.inner, wants.others, wants.front, wished)
+        for_others = 0 if self.past else max(0, free - wants.inner)
+        self.granted -= free - min(free, wants.inner + min(wants.others, for_others) + self.comfort)
+        inner_want, want = max(0, wants.inner - free), wants.others - min(wants.others, for_others)
+        return Ask(self.account, self.granted, inner_want, want, 0, wished)
 
     def take(self, answer: Answer) -> None:
         """What the account answered."""

@@ -55,7 +55,7 @@ class LlmPath:
 
 @asynccontextmanager
 async def llm_path(parts: Base, shifts: ShiftBoard, tokens: TokenBook, budgets: Budgets) -> AsyncIterator[LlmPath]:
-    """The LLM path, its guards at work; `tokens` hears what calls use, `budgets` pay. Raises ConfigError for an impossible route."""
+    """The LLM path, its guards at work; `tokens` hears what calls use, `budgets` pay. Raises ConfigError."""
     settings = parts.settings
     gateway = make_gateway(settings, parts.clock)
     breakers = BreakerBoard.of_routes(settings.routes, settings.breaker, parts.broadcast, parts.clock)

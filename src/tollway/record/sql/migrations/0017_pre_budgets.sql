@@ -238,7 +238,7 @@ begin
         return query
         select ask.account, ask.granted + given, ask.closed + coalesce(sum(s.spent_nano), 0)::bigint,
             coalesce(sum(s.reserved_nano), 0)::bigint, ask.hard, ask.line, ask.comfort_max,
-            ask.hard - ask.used - given < ask.hard / 20, ask.used + given > ask.line, count(*)
+            ask.hard - ask.used - given < ask.hard / 20 or (ask.first > 0 and given = 0), ask.used + given > ask.line, count(*)
         from budget_slice s where s.account = ask.account;
     end loop;
 end
