@@ -46,9 +46,9 @@ from tollway.runtime.journal_steps import (
 from tollway.runtime.journal_writer import JournalWriter
 from tollway.runtime.parking import park_s, parked_by
 from tollway.runtime.run_holds import RunHolds
+from tollway.runtime.run_purse import RunPurse
 from tollway.runtime.scope import ForeignTask, scope_now
 from tollway.spend.budgets import NOTHING_HELD, Hold
-from tollway.spend.refusals import beyond_run
 
 
 class RunJournal:
@@ -79,7 +79,7 @@ class RunJournal:
         self.task_type = task_type_of(claim)
         self.holds = RunHolds(writer.budgets, claim, self.task_type)
         self.open_streams: list[Closable] = []
-        self.reserved_nano = 0
+        self.purse = RunPurse(claim.budget_nano)
         self.spent_nano = 0
         self._recorded: dict[str, Any] = {}
         self._open_steps: dict[int, OpenStep] = {}
@@ -88,6 +88,7 @@ class RunJournal:
         for row in recorded:
             n = row["n"]
             self.spent_nano += row["cost_nano"]
+            self.purse.spend(row["cost_nano"])
             self._recorded[row["path"]] = row
             self._last_n = max(self._last_n, n)
             if row["state"] == "intent":
@@ -208,20 +209,6 @@ class RunJournal:
         self.on_park(replace(parked, delay_s=wait_s))
         await asyncio.Future()
 
-    def afford(self, nano: int) -> None:
-        """Reserve the worst case of a step in the run's own budget, until `give_back`. Raises LlmError, final.
-
-        What costs nothing is afforded even where calls have cost more than was reserved for them.
-        """
-        limit = self.claim.budget_nano
-        if nano and limit is not None and self.spent_nano + self.reserved_nano + nano > limit:
-            raise beyond_run(limit, nano, self.spent_nano)
-        self.reserved_nano += nano
-
-    def give_back(self, nano: int) -> None:
-        """What `afford` reserved is not needed any more, or is in the ledger now."""
-        self.reserved_nano -= nano
-
     def stood_on(self, rungs: Sequence[str]) -> None:
         """Remember the rungs of degradation that an answer of this run stood on."""
         for rung in rungs:
@@ -244,6 +231,7 @@ class RunJournal:
         write.outcomes.append(outcome)
         write.entries.extend(entries)
         self.spent_nano += outcome.cost_nano
+        self.purse.spend(sum(entry.nano for entry in entries))
         self._tell_outcome(write, outcome)
         self._kick()
 
@@ -342,6 +330,7 @@ class RunJournal:
         data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved.nano}}}'
         self._tell(write, "step.unknown", data, at)
         entry = entry_of(step, "unknown", step.reserved.nano, at)
+        self.purse.spend(step.reserved.nano)
         self.holds.ended(write, step.call_id, [entry])
         if step.paid:
             write.entries.append(entry)

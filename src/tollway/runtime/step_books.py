@@ -62,10 +62,13 @@ class StepBooks:
     """Implements `llm.books.Books` for one step. `tier` is what it asks, `returns` the type that its
     answer must fit, None for any text.
 
-    After a call that came back, `recorded` is what the journal has of it.
+    After a call that came back, `recorded` is what the journal has of it. A step within which its run may go on is
+    `firm`: others of the run do not wait for its money.
     """
 
-    __slots__ = ("_ids", "_journal", "_metrics", "_n", "_returns", "_step", "_stood", "_tier", "_untold", "recorded")
+    __slots__ = (
+        "_ids", "_journal", "_metrics", "_n", "_returns", "_step", "_stood", "_tier", "_untold", "firm", "recorded",
+    )  # fmt: skip
 
     def __init__(
         self, journal: RunJournal, step: Step, tier: str, returns: Any, ids: IdMaker, metrics: Metrics
@@ -80,17 +83,18 @@ class StepBooks:
         self._stood: set[Stood] = set()
         self._untold: list[Stood] = []
         self.recorded: Recorded | None = None
+        self.firm = False
 
     async def intend(self, plan: Plan) -> UUID:
         """Reserve the worst case in all budgets that cover it, and write the intent. Raises LlmError, Fenced."""
         journal = self._journal
         journal.first_tier = journal.first_tier or self._tier
-        journal.afford(plan.reserve_nano)
+        await journal.purse.reserve(plan.reserve_nano, firm=self.firm)
         call_id = self._ids.new()
         try:
             await self._intend(call_id, reservation(plan))
         except BaseException:
-            journal.give_back(plan.reserve_nano)
+            journal.purse.give_back(plan.reserve_nano, firm=self.firm)
             raise
         if plan.instead_of is not None:
             self._tell_fallback(plan, *plan.instead_of)
@@ -98,7 +102,7 @@ class StepBooks:
 
     def settle(self, plan: Plan, call_id: UUID, result: CallResult) -> None:
         """Write the outcome of a call that came back whole. Raises LlmError `invalid_answer`."""
-        self._journal.give_back(plan.reserve_nano)
+        self._journal.purse.give_back(plan.reserve_nano, firm=self.firm)
         misfit = self._misfit(result.completion.text)
         if misfit is not None:
             self._outcome(call_id, plan, result, None, misfit)
@@ -112,7 +116,7 @@ class StepBooks:
         being handed back leaves its intent as it stands.
         """
         journal = self._journal
-        journal.give_back(plan.reserve_nano)
+        journal.purse.give_back(plan.reserve_nano, firm=self.firm)
         if journal.fenced is not None or (error is None and journal.hands_off):
             return
         usage = (error.usage if error is not None else None) or _NOTHING

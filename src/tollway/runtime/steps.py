@@ -132,6 +132,7 @@ class StreamedStep:
         self._request = request
         self._terms = terms
         self._books = steps.books(journal, step, request.tier)
+        self._books.firm = True
         self._stream: GovernedStream | None = None
 
     @property

@@ -56,7 +56,7 @@ class TaskBooks:
         journal = self._journal
         if self._cost_nano:
             self._reserved = Reservation(self._cost_nano if paid else 0, price_version=DECLARED)
-        journal.afford(self._reserved.nano)
+        await journal.purse.reserve(self._reserved.nano, firm=True)
         try:
             hold = await journal.holds.reserve(self._reserved.nano)
             try:
@@ -66,7 +66,7 @@ class TaskBooks:
                 raise
             await journal.begin(self._n, durable)
         except BaseException:
-            journal.give_back(self._reserved.nano)
+            journal.purse.give_back(self._reserved.nano, firm=True)
             raise
 
     def begins(self) -> None:
@@ -87,7 +87,7 @@ class TaskBooks:
         A run that is being handed back leaves an intent that was cut as it stands.
         """
         journal, cost_nano = self._journal, self._cost_nano
-        journal.give_back(self._reserved.nano)
+        journal.purse.give_back(self._reserved.nano, firm=True)
         if journal.fenced is not None or (cut and journal.hands_off):
             return
         kind, nano, saving = "settle", cost_nano, NO_SAVING

@@ -73,6 +73,7 @@ class _Attempt:
             return again.pop()
         step = self.journal.call_like(digest, form)
         books = StepBooks(self.journal, step, request.tier, None, self._ids, self._metrics)
+        books.firm = request.stream
         return StepAccount(self.journal, books, recorded_answer(self.journal, step), self._to_repeat(digest))
 
     def _to_repeat(self, digest: str) -> "Callable[[StepAccount], None]":

@@ -82,7 +82,7 @@ async def test_a_cancel_is_found_without_news(
 async def test_parallel_calls_stay_within_the_runs_budget(
     agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection
 ) -> None:
-    """Of many calls at once as many are made as their worst cases fit in the budget; the rest cost nothing (P4)."""
+    """Of many calls at once those wait whose worst case does not fit yet; the budget is used up but for one (P4)."""
     budgets: list[tollway.Budget] = []
 
     @tollway.agent(max_attempts=1)
@@ -98,17 +98,17 @@ async def test_parallel_calls_stay_within_the_runs_budget(
         budgets.append(run.budget)
         return sorted(found)
 
-    limit = 400_000  # a call is reserved at some 63,000 nano-dollars and costs some 14,000
+    limit = 200_000  # a call is reserved at some 63,000 nano-dollars and costs some 14,000
     async with make_crew() as one:
         run_id = await one.submit("greedy", budget_nano=limit)
         row = await ended(admin, run_id)
     outcome = json.loads(row["output"])
     made = outcome.count("ok")
     assert outcome == ["budget_exhausted"] * (20 - made) + ["ok"] * made
-    assert 5 <= made == len(sim.ledger) == row["llm_calls"]
-    reserved = await admin.fetchval("select sum(reserved_nano) from step")
-    assert row["cost_nano"] <= reserved <= limit
-    assert limit - reserved < await admin.fetchval("select max(reserved_nano) from step")
+    assert made == len(sim.ledger) == row["llm_calls"]
+    worst = await admin.fetchval("select max(reserved_nano) from step")
+    assert row["cost_nano"] <= limit
+    assert made == 20 or limit - row["cost_nano"] < worst
     assert budgets[0].spent_usd == pytest.approx(row["cost_nano"] / 1e9)
     assert budgets[0].remaining_usd == pytest.approx((limit - row["cost_nano"]) / 1e9)
 
