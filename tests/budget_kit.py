@@ -78,6 +78,7 @@ class Account:
             comfort_max,
             self.hard - used - given < self.hard // 20 or (ask.first > 0 and given == 0),
             used + given > self.line,
+            len(self.slices),
         )
 
 

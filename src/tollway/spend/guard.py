@@ -322,6 +322,9 @@ class BudgetGuard:
         """Tell those who wait in vain. The lease just answered says what cannot be had any more."""
         at, told = self._clock.now(), {}
         for waiter in self._waiting():
+            if not waiter.nano and answered.issuperset(waiter.pots):  # it only wanted to look
+                waiter.future.set_result(NOTHING_HELD)
+                continue
             for pot in waiter.pots:
                 figures = pot.figures if pot in answered else None
                 if figures is not None and not figures.covers(waiter.nano, inner=waiter.inner):
