@@ -34,10 +34,10 @@ async def of_default(database: Database) -> tuple[Budget, ...]:
 
 async def test_they_come_back_as_they_were_put(database: Database) -> None:
     """Every setting is kept, and the settings' version rises with each change."""
-    first = await put_budgets(database, "default", [MONTH, DAY])
+    first = (await put_budgets(database, "default", [MONTH, DAY])).version
     found = await of_default(database)
     assert [(one.id > 0, *_settings(one)) for one in found] == [(True, *_settings(one)) for one in (MONTH, DAY)]
-    second = await put_budgets(database, "default", [])
+    second = (await put_budgets(database, "default", [])).version
     assert first < second
     snapshot = await read_settings(database)
     assert (snapshot.budgets, snapshot.version) == ({}, second)
@@ -52,7 +52,7 @@ async def test_the_same_budget_keeps_its_id_and_its_account(database: Database, 
     since = await admin.fetchval("select since_version from budget where id = $1", month.id)
     raised = Budget(0, "default", Period.MONTH, hard_nano=7, on_hard=Rung.REFUSE)
     other = Budget(0, "default", Period.MONTH, "Asia/Tokyo", hard_nano=7)
-    version = await put_budgets(database, "default", [raised, other])
+    version = (await put_budgets(database, "default", [raised, other])).version
     found = {one.timezone: one for one in await of_default(database)}
     assert set(found) == {"UTC", "Asia/Tokyo"}
     assert found["UTC"].id == month.id
@@ -105,7 +105,7 @@ async def test_a_board_has_them_by_tenant_and_tells_who_listens(database: Databa
     board.on_change(lambda: heard.append(board.version))
     await board.start()
     assert [one.period for one in board.now["default"]] == [Period.MONTH]
-    version = await put_budgets(database, "default", [])
+    version = (await put_budgets(database, "default", [])).version
     news.publish("settings", "")
     await until(lambda: board.now == {})
     assert heard[-1] == board.version == version
