@@ -178,9 +178,8 @@ async def main(url: str, tenants: int) -> None:
     began = time.perf_counter()
     await fill(admin, tenants)
     rows = await admin.fetch("select span, count(*) from usage_call group by 1 order by 1")
-    print(
-        f"usage_call: { {row['span']: row['count'] for row in rows} } rows, filled in {time.perf_counter() - began:.0f} s\n"
-    )
+    counts = ", ".join(f"{row['count']:,} of a {row['span']}" for row in rows)
+    print(f"usage_call: {counts}; filled in {time.perf_counter() - began:.0f} s\n")
     await reports(database)
     await passes(admin, database, tenants)
     await admin.close()

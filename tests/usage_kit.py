@@ -32,7 +32,7 @@ _BY_OWNER = ", ".join(f"coalesce({name}, '') as {name}" for name in OWNERS)
 _LEDGER = f"""
 select (at at time zone 'UTC')::date as begins, {_BY_OWNER},
     count(*) filter (where kind in ('settle', 'unknown') and route is not null) as calls,
-    count(*) filter (where kind = 'saved') as hits,
+    count(*) filter (where kind = 'saved' and route is not null) as hits,
     sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(cached_tokens) as cached_tokens,
     coalesce(sum(nano) filter (where kind <> 'unknown'), 0) as cost_nano,
     coalesce(sum(nano) filter (where kind = 'unknown'), 0) as unknown_nano,

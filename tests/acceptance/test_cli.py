@@ -259,3 +259,20 @@ def test_tenants_and_keys(tollway: Shell) -> None:
     tollway("runs", code=2, TOLLWAY_API_KEY=secret)
     run = tollway.json("submit", "echo", "1", "--tenant", tenant)
     assert (run["tenant"], run["blocked"]["reason"]) == (tenant, "tenant")
+
+
+def test_budgets(tollway: Shell, http: Http) -> None:
+    """P8: runs of a budget without money wait and say so; `budget list` shows it spent; removed, they go on."""
+    scope = ("acme-money", "--period", "total", "--agent", "ask")
+    tollway("tenant", "set", "acme-money")
+    (made,) = tollway.json("budget", "set", *scope, "--hard", "0")["items"]
+    assert (made["hard_nano"], made["on_hard"], made["ends_at"]) == (0, "park", None)
+    acme = Http(http.port, ADMIN_KEY, "acme-money")
+    run = acme.submit("ask", "hello")["id"]
+    seen = until(lambda: (found := acme.run(run))["blocked"] and found, "the run to wait")
+    assert seen["blocked"]["reason"] == "budget"
+    assert seen["blocked"]["key"] == made["id"]
+    until(lambda: tollway.json("budget", "list", "acme-money")["items"][0]["exhausted"], "the budget to be spent")
+    assert "exhausted" in tollway("tenant", "use", "acme-money").stdout
+    assert tollway.json("budget", "remove", *scope)["items"] == []
+    assert acme.ended(run)["state"] == "succeeded"

@@ -218,7 +218,7 @@ def test_a_provider_without_its_key_is_told(tmp_path: Path) -> None:
     """A route whose provider's key variable is not set fails; set, it passes and the key is not shown."""
     (tmp_path / "tollway.toml").write_text(
         '[providers.openai]\nkind = "openai"\napi_key_env = "MY_KEY"\n'
-        '[[routes]]\nname = "r"\ntier = "fast"\nprovider = "openai"\nmodel = "m"\n'
+        '[[routes]]\nname = "r"\ntier = "fast"\nprovider = "openai"\nmodel = "gpt-4o-mini"\n'
     )
     report = run(tmp_path)
     assert report.code == 1

@@ -156,8 +156,9 @@ async def test_a_fenced_write_moves_nothing(
     await keeper.close_budgets(desk.worker)
     assert await admin.fetchval("select sum(spent_nano) from budget_account") == 900
     settle(journal, n, call_id, 300)
+    await until(lambda: journal.fenced is not None)
     with pytest.raises(Fenced):
-        await desk.intend(journal, "2")
+        journal.intend(Step("2", "llm", "answer", None), ids.new(), RESERVED)
     assert await moved(admin) == (0, 0)
     assert await keeper.mend_budgets() == 0
     assert [tuple(row) for row in await admin.fetch("select spent_nano, granted_nano from budget_account")] == [

@@ -13,7 +13,7 @@ from record_kit import budget_with_period, clock, pay, session, until_blocked
 from tollway.domain.ids import floor_at
 from tollway.record.database import Database
 from tollway.record.server import EmbeddedPostgres
-from tollway.record.spending import Excess, Lately, SpendRecord, read_burns
+from tollway.record.spending import TRANSACTIONS_MAX, Excess, Lately, SpendRecord, read_burns
 from tollway.record.sql import query
 
 HOUR_S = 3600
@@ -104,6 +104,22 @@ async def test_random_orders_of_commits_lose_and_double_nothing(
     assert await summed(admin) == {row["tenant"]: row["nano"] for row in rows}
 
 
+async def test_a_long_pause_is_made_up_for_in_parts(database: Database, admin: asyncpg.Connection) -> None:
+    """After more transactions than one look goes through, further looks find the rest, each entry once."""
+    await fold(database)
+    await pay(admin, 1)
+    await admin.execute(
+        f"do $$ begin for n in 1..{TRANSACTIONS_MAX} loop perform pg_current_xact_id(); commit; end loop; end $$"
+    )
+    await pay(admin, 10)
+    await fold(database)
+    assert await summed(admin) == {"acme": 1}
+    await pay(admin, 100)
+    await fold(database)
+    await fold(database)
+    assert await summed(admin) == {"acme": 111}
+
+
 async def test_a_look_that_fails_is_made_again(database: Database, admin: asyncpg.Connection) -> None:
     """What a look added up is undone with its transaction, and counted by the next."""
     await fold(database)
@@ -161,9 +177,11 @@ async def test_the_ledger_is_found_by_its_newest_rows(database: Database, admin:
     seen = await admin.fetchval("select pg_current_snapshot()::text")
     await admin.execute("set plan_cache_mode = force_generic_plan")
     await admin.execute("set enable_seqscan = off")
-    await admin.execute(f"prepare folding (text, uuid) as {query('fold_spend')}")
+    await admin.execute(f"prepare folding (text, uuid, bigint) as {query('fold_spend')}")
     oldest = floor_at(clock.now() - 86_400)
-    plan = "\n".join(row[0] for row in await admin.fetch(f"explain (analyze) execute folding('{seen}', '{oldest}')"))
+    plan = "\n".join(
+        row[0] for row in await admin.fetch(f"explain (analyze) execute folding('{seen}', '{oldest}', 1000)")
+    )
     assert re.search(r"Bitmap Index Scan on ledger_\d+_xid_idx", plan), plan
     assert "Seq Scan on ledger" not in plan
     assert "Subplans Removed" in plan
@@ -223,7 +241,7 @@ async def test_the_periods_of_budgets_are_read_with_their_burn(database: Databas
     async with looking(database) as (spend, connection):
         (period,) = await spend.periods(connection)
         assert (period.account, period.tenant, period.hard_nano, period.spent_nano) == (account, "default", 1000, 70)
-        assert not period.exhausted
+        assert period.exhausted is None
         assert period.burn is None
         assert period.ends_at is not None
         burn = (100.0, 1, 200.5, 63, 0.25)

@@ -9,7 +9,7 @@ import pytest
 
 from record_kit import clock, session, until_blocked
 from tollway.domain.clock import AnchoredClock
-from tollway.domain.errors import DatabaseUnavailable
+from tollway.domain.errors import ConfigError, DatabaseUnavailable
 from tollway.domain.snapshots import Stride, read_snapshot
 from tollway.domain.usage import bucket_of
 from tollway.record.database import Database, DatabaseOptions
@@ -303,3 +303,34 @@ async def test_the_keeper_counts_what_comes_while_it_idles(database: Database, a
         await enter(admin)
         await duty.look()
         assert await by_usage(admin) == await by_the_ledger(admin) != {}
+
+
+async def test_a_restored_database_is_counted_afresh(database: Database, admin: asyncpg.Connection) -> None:
+    """Where transactions began anew nothing is counted, loudly, until all that is left is counted afresh. (P10)"""
+    rollup = Rollup(database)
+    for days in (40, 3, 0):
+        await enter(admin, at=days_ago(days))
+        await end_run(admin, at=days_ago(days))
+    await admin.execute("update usage_cursor set folded = $1", days_ago(45).date())
+    await count_all(rollup)
+    await admin.execute("delete from ledger where at < $1", days_ago(30))
+    await admin.execute(
+        "update ledger set xid = xid + 1000000; update run set ended_xid = ended_xid + 1000000; "
+        "update usage_cursor set snapshot = '1000000:1000000:'"
+    )
+    await enter(admin)
+    with pytest.raises(ConfigError, match="recount_usage"):
+        await rollup.count()
+    await admin.execute("select recount_usage()")
+    await enter(admin)
+    await count_all(rollup)
+    found = await by_usage(admin)
+    gone = {key: sums for key, sums in found.items() if key[0] < days_ago(30).date()}
+    assert len(gone) == 1
+    assert {key: sums for key, sums in found.items() if key not in gone} == await by_the_ledger(admin)
+    assert await months_agree(admin)
+    assert await totals_agree(admin)
+    runs = await admin.fetchval(
+        "select sum(runs) from usage_run where part = 'run' and span = 'day' and detail = 'whole'"
+    )
+    assert runs == 3

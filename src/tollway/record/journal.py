@@ -110,6 +110,13 @@ class JournalRecord:
             found.setdefault(row["run_id"], []).append(row)
         return found
 
+    async def stood(self, run_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+        """The rungs of budgets on which these runs stood so far, in order, as their events tell."""
+        found: dict[UUID, list[str]] = {}
+        for row in await self._database.rows("read_stood", list(run_ids), *_range(run_ids)):
+            found.setdefault(row["run_id"], []).append(row["rung"])
+        return found
+
     async def _verdicts(self, rows: Sequence[Any], writes: Sequence[RunWrite]) -> list[Verdict]:
         if len(rows) == len(writes):
             return [True] * len(writes)

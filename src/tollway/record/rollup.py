@@ -7,8 +7,14 @@ transaction. The cursor's row is locked meanwhile, so a second keeper counts not
 from dataclasses import dataclass
 from datetime import date
 
+from tollway.domain.errors import ConfigError
 from tollway.domain.snapshots import Snapshot, Stride, read_snapshot, step_towards
 from tollway.record.database import Connection, Database
+
+_FOREIGN = (
+    "was restored from a dump: its transactions have begun anew, so usage is not counted any more; have it counted "
+    "afresh, as the database's owner: select recount_usage()"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,18 @@ class Rollup:
         return bool(await self._database.value("find_uncounted"))
 
     async def count(self) -> Counted:
-        """Count what is new, a bounded part of it; once all is counted, fold a day that is over into its month."""
+        """Count what is new, a bounded part of it; once all is counted, fold a day that is over into its month.
+
+        Raises ConfigError for a database whose transactions are not those that were counted.
+        """
         async with self._database.connection() as connection, connection.transaction():
             held = await self._database.on(connection, "lock_usage_cursor")
             if not held:
                 return NOTHING
             last = read_snapshot(held[0]["snapshot"])
             now = read_snapshot((await self._database.on(connection, "present_snapshot"))[0]["snapshot"])
+            if now.xmax < last.xmax:
+                raise ConfigError("database.url", "(hidden)", _FOREIGN)
             upto = step_towards(last, now, self._stride.xids)
             counted = await self._count(connection, (last, upto), held[0]["folded"])
             behind = upto != now

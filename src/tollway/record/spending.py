@@ -13,6 +13,9 @@ from tollway.record.database import Connection, Database
 CALL_AGE_S_MAX = 2 * 86_400.0
 """Entries of calls begun before that are no news of what is spent now."""
 
+TRANSACTIONS_MAX = 50_000
+"""So many of all that wrote anything are looked through at once, some minutes' worth under load."""
+
 FORGET_MAX = 5000
 PAST_DAYS = 15
 
@@ -42,7 +45,10 @@ BurnRow = tuple[float, int, float, int, float]
 
 @dataclass(frozen=True, slots=True)
 class PeriodSpend:
-    """The present period of a budget: nano-dollars, epoch seconds; `ends_at` None: it has no end."""
+    """The present period of a budget: nano-dollars, epoch seconds; `ends_at` None: it has no end.
+
+    `exhausted` says for whom nothing is left: `all`, or `others` than the interactive lane; None: there is.
+    """
 
     account: int
     budget: int
@@ -52,7 +58,7 @@ class PeriodSpend:
     soft_nano: int | None
     ends_at: float | None
     spent_nano: int
-    exhausted: bool
+    exhausted: str | None = None
     burn: BurnRow | None = None
 
 
@@ -69,7 +75,7 @@ class SpendRecord:
             await self._database.on(connection, "restart_spend_cursor")
             return []
         oldest = floor_at(now - CALL_AGE_S_MAX)
-        rows = await self._database.on(connection, "fold_spend", cursor["seen"], oldest)
+        rows = await self._database.on(connection, "fold_spend", cursor["seen"], oldest, TRANSACTIONS_MAX)
         return [Excess(row["route"] or "", row["hour"].timestamp(), row["calls"], row["nano"]) for row in rows]
 
     async def lately(

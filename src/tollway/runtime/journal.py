@@ -44,14 +44,11 @@ from tollway.runtime.journal_steps import (
     task_type_of,
 )
 from tollway.runtime.journal_writer import JournalWriter
+from tollway.runtime.parking import park_s, parked_by
 from tollway.runtime.run_holds import RunHolds
 from tollway.runtime.run_purse import RunPurse
 from tollway.runtime.scope import ForeignTask, scope_now
 from tollway.spend.budgets import NOTHING_HELD, Hold
-
-PARK_MIN_S = 0.25
-PARK_MAX_S = 3600.0
-BUDGET_PARK_MAX_S = 366 * 86_400.0
 
 
 class RunJournal:
@@ -196,24 +193,16 @@ class RunJournal:
 
     async def stand_by(self, error: LlmError) -> None:
         """No capacity for a step, or no money: as `stand_aside`, behind the gate of its tier or of its budget."""
-        spent = error.exhausted
-        if spent is not None:
-            gate = Gate.BUDGET.before(str(spent.budget))
-            delay_s = PARK_MAX_S if spent.until is None else spent.until - self._clock.now()
-            if error.parks:  # there may be some before that
-                delay_s = min(delay_s, error.retry_after_s or 1.0)
-            await self.stand_aside(Parked(delay_s, error.code, str(error), gate), BUDGET_PARK_MAX_S)
-            return
-        self.first_tier = self.first_tier or error.tier
-        gate = Gate.CAPACITY.before(error.tier or "")
-        await self.stand_aside(Parked(error.retry_after_s or 1.0, error.code, str(error), gate))
+        if error.exhausted is None:
+            self.first_tier = self.first_tier or error.tier
+        await self.stand_aside(parked_by(error, self._clock.now()))
 
-    async def stand_aside(self, parked: Parked, most_s: float = PARK_MAX_S) -> None:
+    async def stand_aside(self, parked: Parked) -> None:
         """A step cannot be done now: the run parks until it may be, unless other calls of it are under way.
 
         Returns after a moment in that case, to be asked again; else never, for the attempt ends.
         """
-        wait_s = min(max(parked.delay_s, PARK_MIN_S), most_s)
+        wait_s = park_s(parked)
         if self.on_park is None or any(not (step.found or step.left) for step in self._open_steps.values()):
             await asyncio.sleep(min(wait_s, 1.0))
             return

@@ -206,15 +206,17 @@ class Worker:
         while True:
             try:
                 journals = await self._services.record.steps([claim.run_id for claim in claims])
+                stood = await self._services.record.stood([claim.run_id for claim in claims])
                 break
             except DatabaseUnavailable:
                 await asyncio.sleep(0.5)
         for claim in claims:
-            self._spawn(self._execute(claim, journals.get(claim.run_id, ())))
+            self._spawn(self._execute(claim, journals.get(claim.run_id, ()), stood.get(claim.run_id, ())))
 
-    async def _execute(self, claim: Claim, recorded: Sequence[Any]) -> None:
+    async def _execute(self, claim: Claim, recorded: Sequence[Any], stood: Sequence[str] = ()) -> None:
         spec = self._registry.get(claim.agent)
         journal = RunJournal(claim, recorded, self._writer, self._services.clock, str(self.id))
+        journal.stood_on(stood)
         spent_before = journal.spent_nano
         if spec is None:  # claims name this worker's agents, so this is another's claim come back after a change
             self._free(claim)

@@ -16,6 +16,7 @@ HELD_SHARE = 0.9
 
 ENDLESS_HORIZON_S = 86_400.0
 SOFT = "soft"
+ALL, OTHERS = "all", "others"
 
 
 def budget_alerts(
@@ -37,7 +38,7 @@ def _thresholds(spending: PeriodSpend, percents: Collection[float], open_keys: C
     hard = spending.hard_nano
     if hard is None:
         return
-    spent = hard if spending.exhausted else spending.spent_nano
+    spent = hard if spending.exhausted == ALL else spending.spent_nano
     passed = {pct for pct in percents if spent * 100 >= pct * hard}
     told = {pct for pct in percents if _key(AlertKind.BUDGET_SOFT, spending, f"{pct:g}") in open_keys}
     held = {pct for pct in told if spent * 100 >= HELD_SHARE * pct * hard}
@@ -56,9 +57,12 @@ def _soft(spending: PeriodSpend, open_keys: Collection[str]) -> Iterator[Alert]:
 def _gone(spending: PeriodSpend, open_keys: Collection[str]) -> Iterator[Alert]:
     hard = spending.hard_nano
     if hard is not None:
-        told = _key(AlertKind.BUDGET_EXHAUSTED, spending) in open_keys
-        if spending.exhausted or spending.spent_nano >= (HELD_SHARE * hard if told else hard):
-            yield _alert(AlertKind.BUDGET_EXHAUSTED, spending)
+        kind = AlertKind.BUDGET_EXHAUSTED
+        level = HELD_SHARE * hard if _key(kind, spending) in open_keys else hard
+        if spending.exhausted == ALL or spending.spent_nano >= level:
+            yield _alert(kind, spending, more={"lanes": ALL})
+        if spending.exhausted == OTHERS or (spending.exhausted == ALL and _key(kind, spending, OTHERS) in open_keys):
+            yield _alert(kind, spending, OTHERS, {"lanes": OTHERS})
 
 
 def _projected(spending: PeriodSpend, burn: Burn, open_keys: Collection[str]) -> Iterator[Alert]:
@@ -67,7 +71,7 @@ def _projected(spending: PeriodSpend, burn: Burn, open_keys: Collection[str]) ->
     if hard is None:
         return
     told = _key(AlertKind.BUDGET_PROJECTED, spending) in open_keys
-    if spending.exhausted or spending.spent_nano >= hard:
+    if spending.exhausted == ALL or spending.spent_nano >= hard:
         if told:  # it came true, which is no end of it
             yield _alert(AlertKind.BUDGET_PROJECTED, spending)
         return

@@ -19,6 +19,7 @@ from tollway.runtime.alert_watch import AlertOptions, AlertParts, AlertWatch
 from tollway.telemetry.metrics import Metrics
 
 HOUR_S = 3600
+_GONE = "update budget_account set exhausted_at = now(), exhausted_lanes = 'all', exhausted_below = 1 where id = $1"
 USD = 1_000_000_000
 
 
@@ -86,7 +87,7 @@ async def test_a_budget_is_told_of_once_a_period_and_threshold(watching: Watchin
         await watching.look()
     soft = AlertKind.BUDGET_SOFT
     assert [alert["data"]["at_pct"] for alert in await watching.told(kind=soft)] == [80, 50]
-    await admin.execute("update budget_account set exhausted_at = now() where id = $1", account)
+    await admin.execute(_GONE, account)
     keys = await watching.look()
     assert keys == [f"budget_exhausted/{account}", *(f"budget_soft/{account}/{pct}" for pct in (100, 50, 80))]
     assert {alert["tenant"] for alert in await watching.told()} == {"default"}
@@ -208,7 +209,7 @@ async def test_receivers_are_told_of_what_they_want(database: Database, admin: a
     assert await _due(admin) == [("budget_soft", "http://tenant.test/hook", "TENANT")]
     assert watching.news.said == [("webhook", "")]
     await admin.execute("delete from webhook_delivery")
-    await admin.execute("update budget_account set exhausted_at = now() where id = $1", account)
+    await admin.execute(_GONE, account)
     await register_process(database, "worker", 60.0, {"fallbacks": {"fast": {"for_s": 400}}})
     await watching.look()
     assert await _due(admin) == [

@@ -11,7 +11,7 @@ from tollway.spend.burn import Burn
 from tollway.spend.thresholds import budget_alerts
 
 PERCENTS = (50.0, 80.0, 100.0)
-PERIOD = PeriodSpend(7, 3, "acme", "day", 1000, None, 86_400.0, 0, exhausted=False)
+PERIOD = PeriodSpend(7, 3, "acme", "day", 1000, None, 86_400.0, 0)
 
 
 def keys(period: PeriodSpend, open_keys: set[str] | None = None, burn: Burn | None = None) -> list[str]:
@@ -35,7 +35,7 @@ def test_a_lower_threshold_is_not_told_after_a_higher_one() -> None:
 def test_the_soft_limit_and_the_end_of_the_money_are_told() -> None:
     """The soft limit is told with or without a hard one; a hard limit that nothing fits under any more is exhausted."""
     assert keys(replace(PERIOD, hard_nano=None, soft_nano=100, spent_nano=100)) == ["budget_soft/7/soft"]
-    assert keys(replace(PERIOD, spent_nano=995, exhausted=True)) == ["budget_soft/7/100", "budget_exhausted/7"]
+    assert keys(replace(PERIOD, spent_nano=995, exhausted="all")) == ["budget_soft/7/100", "budget_exhausted/7"]
     (alert, gone) = budget_alerts(replace(PERIOD, spent_nano=1000), None, PERCENTS, set())
     assert (alert.kind, alert.tenant, alert.subject) == (AlertKind.BUDGET_SOFT, "acme", "3")
     assert alert.data == {
@@ -70,6 +70,16 @@ def test_each_key_is_told_once_a_period(spends: list[tuple[int, float, bool]], h
     assert len(told) == len(set(told))
 
 
+def test_the_interactive_lanes_part_is_told_of_apart() -> None:
+    """Where only the interactive lane has money left, that is told; then that it has none either, once each."""
+    others, gone = "budget_exhausted/7/others", "budget_exhausted/7"
+    period = replace(PERIOD, spent_nano=700, exhausted="others")
+    assert keys(period) == ["budget_soft/7/50", others]
+    assert keys(replace(period, spent_nano=990, exhausted="all"), {others}) == ["budget_soft/7/100", gone, others]
+    assert keys(replace(period, spent_nano=990, exhausted="all")) == ["budget_soft/7/100", gone]
+    assert keys(replace(period, exhausted=None), {others}) == ["budget_soft/7/50"]
+
+
 def test_a_raised_limit_ends_what_no_longer_holds() -> None:
     """With twice the limit, 80 % of the old one is no alert any more."""
     assert keys(replace(PERIOD, spent_nano=800, hard_nano=2000), {"budget_soft/7/80", "budget_exhausted/7"}) == []
@@ -102,6 +112,6 @@ def test_a_projection_holds_until_it_is_clearly_wrong() -> None:
     period = replace(PERIOD, hard_nano=10**12, spent_nano=400 * 10**9)
     assert keys(period, told, Burn(0.0, 0, 43_200.0, 475 * 10**9, 11e6)) == ["budget_projected/7"]
     assert keys(period, told, Burn(0.0, 0, 43_200.0, 400 * 10**9, 1e6)) == []
-    gone = replace(period, spent_nano=10**12, exhausted=True)
+    gone = replace(period, spent_nano=10**12, exhausted="all")
     assert "budget_projected/7" in keys(gone, told, burn_of(1e6, 10**12))
     assert "budget_projected/7" not in keys(gone, set(), burn_of(1e6, 10**12))

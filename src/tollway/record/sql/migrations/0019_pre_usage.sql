@@ -94,6 +94,28 @@ select '3:3:'::pg_snapshot, least(
     (select (min(ended_at) at time zone 'UTC')::date from run)
 );
 
+-- Has all that the ledger and the runs still hold counted anew, by the coming passes. For an operator whose database was restored
+-- from a dump: its rows carry numbers of another cluster's transactions. Days of which nothing is left keep their sums.
+create function recount_usage() returns void language plpgsql as $$
+declare
+    today date := (now() at time zone 'UTC')::date;
+    first_entry date;
+    first_end date;
+    first_month date;
+begin
+    perform from usage_cursor for update;
+    first_entry := least(today, (select (min(at) at time zone 'UTC')::date from ledger));
+    first_end := least(today, (select (min(ended_at) at time zone 'UTC')::date from run));
+    first_month := date_trunc('month', least(first_entry, first_end)::timestamp)::date;
+    delete from usage_call where span = 'day' and begins >= first_entry or span = 'month' and begins >= first_month;
+    delete from usage_run where span = 'day' and begins >= first_end or span = 'month' and begins >= first_month;
+    delete from usage_spread where span = 'day' and begins >= first_end or span = 'month' and begins >= first_month;
+    update ledger set xid = 3;
+    update run set ended_xid = 3 where state is not null;
+    update usage_cursor set snapshot = '3:3:'::pg_snapshot, folded = least(folded, first_month);
+end
+$$;
+
 -- Tells the indexes of transaction numbers what is in the newest pages: until then every look reads those pages. The owner's
 -- right, lent to the keeper; it waits for nobody.
 create function summarize_xids() returns void language plpgsql security definer

@@ -187,3 +187,10 @@ select run_id, n, path, kind, name, state, attempt, fence, call_id, reserved_nan
 from step
 where run_id = any ($1::uuid[]) and run_id between $2 and $3
 order by run_id, n;
+
+-- name: read_stood
+-- On which rungs of budgets runs stood that are about to be replayed; what parked a run is in no step.
+select run_id, data::jsonb ->> 'rung' as rung
+from event
+where run_id = any ($1::uuid[]) and run_id between $2 and $3 and type = 'degraded' and data::jsonb ? 'budget'
+order by run_id, seq

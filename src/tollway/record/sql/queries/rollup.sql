@@ -32,7 +32,7 @@ with fresh as materialized (
         coalesce(tier, '') as tier, coalesce(route, '') as route, coalesce(step, '') as step, coalesce(key_id, '') as key_id,
         coalesce(task_type, '') as task_type, count(*) as entries,
         count(*) filter (where kind in ('settle', 'unknown') and route is not null) as calls,
-        count(*) filter (where kind = 'saved') as hits,
+        count(*) filter (where kind = 'saved' and route is not null) as hits,
         sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens,
         sum(cached_tokens)::bigint as cached_tokens,
         coalesce(sum(nano) filter (where kind <> 'unknown'), 0)::bigint as cost_nano,

@@ -6,18 +6,26 @@ from spend_cursor for update;
 
 -- name: fold_spend
 -- Adds up what has become visible in the ledger since the snapshot $1, of calls begun since the id $2 (which spares the
--- old partitions; both bounds of xid, lest its BRIN index is thought to spare too little). Entries restored from another cluster have numbers that are yet to come: they wait for them.
+-- old partitions). Both bounds of xid stand there lest its BRIN index is thought to spare too little. Entries restored from
+-- another cluster have numbers that are yet to come: they wait for them. At most about $3 transactions at a look, so that
+-- one after a long pause ends in time: up to a number below which all have ended, which is a snapshot too.
 -- Returns what was charged beyond the reservation, by route and hour.
-with span as materialized (
-    select s.seen, s.now, pg_snapshot_xmin(s.seen)::text::bigint as least, pg_snapshot_xmax(s.seen)::text::bigint as beyond,
-        pg_snapshot_xmax(s.now)::text::bigint as coming
-    from (select $1::text::pg_snapshot, pg_current_snapshot()) as s (seen, now)
+with present as materialized (
+    select p.seen, p.now, pg_snapshot_xmax(p.seen)::text::bigint as beyond, pg_snapshot_xmin(p.now)::text::bigint as settled
+    from (select $1::text::pg_snapshot, pg_current_snapshot()) as p (seen, now)
+), span as materialized (
+    select b.seen, b.beyond, b.upto, pg_snapshot_xmin(b.seen)::text::bigint as least, pg_snapshot_xmax(b.upto)::text::bigint as coming
+    from (
+        select p.seen, p.beyond, case when p.settled > p.beyond + $3::bigint
+            then format('%s:%s:', p.beyond + $3::bigint, p.beyond + $3::bigint)::pg_snapshot else p.now end as upto
+        from present p
+    ) as b
 ), fresh as materialized (
     select l.tenant, l.route, l.kind, l.nano, l.at
     from ledger l
     where l.xid >= (select s.least from span s) and l.xid < (select s.coming from span s) and l.call_id >= $2::uuid
         and (l.xid >= (select s.beyond from span s) or not pg_visible_in_snapshot(l.xid::text::xid8, (select s.seen from span s)))
-        and pg_visible_in_snapshot(l.xid::text::xid8, (select s.now from span s))
+        and pg_visible_in_snapshot(l.xid::text::xid8, (select s.upto from span s))
 ), added as (
     insert into spend_minute as m (minute, tenant, nano)
     select date_trunc('minute', at) as minute, tenant, sum(nano)
@@ -25,7 +33,7 @@ with span as materialized (
     on conflict (minute, tenant) do update set nano = m.nano + excluded.nano
 ), moved as (
     -- not at every look of an idle system
-    update spend_cursor c set seen = s.now from span s
+    update spend_cursor c set seen = s.upto from span s
     where exists (select from fresh) or s.coming > s.beyond + 1000
 )
 select route, date_trunc('hour', at, 'UTC') as hour, count(*) as calls, sum(nano)::bigint as nano
@@ -76,7 +84,7 @@ select a.id as account, b.id as budget, b.tenant, b.period, b.hard_nano, b.soft_
     (
         a.spent_nano + coalesce(d.nano, 0) + coalesce((select sum(s.spent_nano) from budget_slice s where s.account = a.id), 0)
     )::bigint as spent_nano,
-    a.exhausted_at is not null as exhausted,
+    a.exhausted_lanes as exhausted,
     extract(epoch from u.since)::float8 as since, u.since_nano, extract(epoch from u.at)::float8 as burn_at, u.spent_nano as burn_nano, u.faded
 from budget b
 join budget_account a on a.budget = b.id

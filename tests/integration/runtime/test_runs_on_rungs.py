@@ -13,6 +13,8 @@ from record_kit import event_types
 from runtime_kit import ended, ledger_of, until, until_true
 from tollway.config import Llm, Tier
 from tollway.domain.budgets import Budget, LadderStep, Period, Rung
+from tollway.domain.gates import Opening
+from tollway.record.upkeep import Upkeep
 from tollway.runtime.registry import Registry
 from tollway.simulator.provider import RunningSim
 from tollway.spend.ladder import Account
@@ -112,23 +114,33 @@ async def test_a_degraded_answer_is_kept_apart(agents: Registry, make_crew, admi
 
 
 async def test_a_forced_park_parks(agents: Registry, make_crew, sim: RunningSim, admin: asyncpg.Connection) -> None:
-    """A run whose budget stands on `park` gives up its slot before anything is reserved, and its events say why."""
+    """P8: a run whose budget stands on `park` gives up its slot before anything is reserved, and its events say why.
+
+    It goes on when the rung is gone, and says at its end that it stood there.
+    """
 
     @tollway.agent
     async def asks(run: tollway.Run) -> str:
         return (await run.llm("hello", tier="fast")).text
 
-    async with make_crew(budgets=SetBudgets([on(forced=frozenset((Rung.PARK,)))])) as one:
+    budgets = SetBudgets([on(forced=frozenset((Rung.PARK,)))])
+    async with make_crew(budgets=budgets) as one:
         run_id = await one.submit("asks")
         await until_true(lambda: admin.fetchval("select state = 3 from queue where run_id = $1", run_id))
         await until(lambda: one.worker.running == 0)
-        opens_in_s = await admin.fetchval(
-            "select extract(epoch from opens_at - now()) from queue where run_id = $1", run_id
+        opens_in_s, gate = await admin.fetchrow(
+            "select extract(epoch from opens_at - now()), gate from queue where run_id = $1", run_id
         )
-    assert 3000 < opens_in_s <= 3600
-    assert await event_types(admin, run_id) == ["accepted", "claimed", "degraded", "parked"]
-    assert await rungs_told(admin, run_id) == [{"rung": "park", "path": "1", "budget": 7}]
-    assert not list(sim.ledger.rows())
+        assert 3000 < opens_in_s <= 3600
+        assert gate == "budget:7"
+        assert await event_types(admin, run_id) == ["accepted", "claimed", "degraded", "parked"]
+        assert await rungs_told(admin, run_id) == [{"rung": "park", "path": "1", "budget": 7}]
+        assert not list(sim.ledger.rows())
+        budgets.accounts = []
+        await Upkeep(one.database, 9).open_gates([Opening("budget:7", early=True)])
+        one.broadcast.publish("queue", "standard")
+        row = await ended(admin, run_id)
+    assert (row["state"], row["degraded"], row["attempt"]) == ("succeeded", ["park"], 1)
 
 
 async def test_a_throttled_run_parks_until_its_turn(agents: Registry, make_crew, admin: asyncpg.Connection) -> None:
