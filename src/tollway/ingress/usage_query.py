@@ -1,11 +1,10 @@
 """What a request for usage asks for: groups, days and filters out of its query, and cursors between pages."""
 
 import base64
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 
-from tollway.domain.errors import Problem
 from tollway.domain.usage import GROUPS
 from tollway.ingress.auth import Caller
 from tollway.ingress.problems import invalid
@@ -69,7 +68,7 @@ def _groups(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _days(first: str | None, last: str | None, today: date) -> tuple[date, date]:
-    end = today + timedelta(days=1) if last is None else _day(last, "to")
+    end = today + timedelta(days=1) if last is None else _day(last, "to", up=True)
     begin = end - timedelta(days=DAYS_DEFAULT) if first is None else _day(first, "from")
     if begin >= end:
         raise invalid("from", f"{begin} is not before {end} ('to', the first day that is not meant)")
@@ -78,26 +77,21 @@ def _days(first: str | None, last: str | None, today: date) -> tuple[date, date]
     return begin, end
 
 
-def _day(text: str, path: str) -> date:
-    """A UTC day, as a date or as its midnight."""
+def _day(text: str, path: str, *, up: bool = False) -> date:
+    """A UTC day, as a date or by a moment of it: of one within a day, that day, or with `up` the next."""
     try:
         if len(text) == len("2026-01-31"):
             day = date.fromisoformat(text)
         else:
             moment = datetime.fromisoformat(text.replace(" ", "+"))
             moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-            day = moment.date()
-            if moment.timetz().replace(tzinfo=None) != datetime.min.time():
-                raise _not_midnight(path, day)
+            within = moment.time() != time.min
+            day = moment.date() + timedelta(days=up and within)
     except (ValueError, OverflowError):
-        raise invalid(path, "must be a day such as 2026-01-31, or its midnight in UTC as an RFC 3339 time") from None
+        raise invalid(path, "must be a day such as 2026-01-31, or an RFC 3339 time") from None
     if not _FIRST_DAY <= day < date.max - timedelta(days=DAYS_MAX):
         raise invalid(path, f"must be a day from {_FIRST_DAY} on")
     return day
-
-
-def _not_midnight(path: str, day: date) -> Problem:
-    return invalid(path, f"usage is kept by whole days in UTC: ask for {day}, or {day + timedelta(days=1)}, as a date")
 
 
 def _text(value: str, path: str) -> str:

@@ -177,7 +177,7 @@ async def test_runs_come_in_percentiles(admin: AsgiClient, harness: ApiHarness, 
         ("from=1999-12-31", "from"),
         ("from=2001-01-01&to=2026-01-01", "from"),
         ("from=yesterday", "from"),
-        ("from=2026-01-31T12:00:00Z", "from"),
+        ("from=2026-02-30T12:00:00Z", "from"),
         ("to=9999-12-31", "to"),
         ("cursor=x", "cursor"),
         ("cursor=WyJhIl0", "cursor"),
@@ -193,6 +193,14 @@ async def test_what_cannot_be_meant_is_refused(admin: AsgiClient, query: str, pa
     answer = await admin.get(f"/v1/usage?{query}")
     assert (answer.status, answer.code) == (422, "invalid_input")
     assert [error["path"] for error in answer.json["errors"]] == [path]
+
+
+async def test_times_mean_the_days_they_fall_into(admin: AsgiClient) -> None:
+    """Usage is kept by days: a time within one means all of it, and the answer says so."""
+    told = (await admin.get("/v1/usage?from=2026-01-31T12:00:00Z&to=2026-02-01T00:30:00%2B01:00")).json
+    assert (told["from"], told["to"]) == ("2026-01-31", "2026-02-01")
+    told = (await admin.get("/v1/usage?from=2026-01-31T00:00:00Z&to=2026-01-31T00:00:01Z")).json
+    assert (told["from"], told["to"]) == ("2026-01-31", "2026-02-01")
 
 
 async def test_nothing_used_is_an_answer(admin: AsgiClient) -> None:
