@@ -22,7 +22,7 @@ class RunPurse:
     def __init__(self, limit_nano: int | None) -> None:
         self.spent_nano = 0
         self._limit = limit_nano
-        self._reserved = 0
+        self.reserved_nano = 0
         self._firm = 0
         self._waiting: deque[tuple[int, bool, asyncio.Future[None]]] = deque()
 
@@ -56,7 +56,7 @@ class RunPurse:
         """What was reserved is not needed any more; `spend` tells what became of it, before anything is awaited."""
         if self._limit is None or not nano:
             return
-        self._reserved -= nano
+        self.reserved_nano -= nano
         self._firm -= nano if firm else 0
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._serve)
@@ -66,14 +66,14 @@ class RunPurse:
         self.spent_nano += nano
 
     def _fits(self, nano: int) -> bool:
-        return self._limit is None or self.spent_nano + self._reserved + nano <= self._limit
+        return self._limit is None or self.spent_nano + self.reserved_nano + nano <= self._limit
 
     def _hopeless(self, nano: int) -> bool:
         """Whether no call that is under way could give back what is missing."""
         return self._limit is not None and self.spent_nano + self._firm + nano > self._limit
 
     def _take(self, nano: int, firm: bool) -> None:
-        self._reserved += nano
+        self.reserved_nano += nano
         self._firm += nano if firm else 0
 
     def _serve(self) -> None:

@@ -85,17 +85,19 @@ def test_every_nano_dollar_is_conserved(tasks: list[tuple[str, int]], budget: in
                 open_ones.append((books, end))
                 if cost:
                     expected[UUID(int=number)] = (KINDS[end], cost if KINDS[end] in ("settle", "unknown") else 0)
-            assert budget is None or journal.spent_nano + journal.reserved_nano <= budget
+            purse = journal.purse
+            assert budget is None or purse.spent_nano + purse.reserved_nano <= budget
             for books, end in open_ones:
                 finish(books, end)
             await asyncio.sleep(0)
         while journal._pending is not None or journal._flying is not None:
             await asyncio.sleep(0)
-        assert journal.reserved_nano == 0
+        assert journal.purse.reserved_nano == 0
         assert {entry.call_id: (entry.kind, entry.nano) for entry in shelf.entries} == expected
         assert len(shelf.entries) == len(expected)
         settled = sum(nano for kind, nano in expected.values() if kind == "settle")
-        assert settled == journal.spent_nano == sum(o.cost_nano for write in shelf.kept for o in write.outcomes)
+        assert settled == sum(outcome.cost_nano for write in shelf.kept for outcome in write.outcomes)
+        assert journal.purse.spent_nano == sum(nano for _, nano in expected.values())
 
     asyncio.run(play())
 
@@ -103,7 +105,7 @@ def test_every_nano_dollar_is_conserved(tasks: list[tuple[str, int]], budget: in
 async def test_what_costs_nothing_is_done_in_a_run_that_spent_too_much() -> None:
     """A call that cost more than was reserved for it ends no task that is free, or kept."""
     journal = journal_on(Shelf(), 100)
-    journal.spent_nano = 150
+    journal.purse.spend(150)
     await TaskBooks(journal, Step("1", "task", "free", None), UUID(int=1), 0).intend()
     await TaskBooks(journal, Step("2", "task", "kept", None), UUID(int=2), 50).intend(paid=False)
     with pytest.raises(LlmError, match="does not cover") as refused:
@@ -121,7 +123,7 @@ async def test_a_run_that_is_handed_back_leaves_a_cut_task_as_it_stands() -> Non
     journal.hands_off = True
     books.end("failed", None, "cancelled", cut=True)
     await asyncio.sleep(0)
-    assert (shelf.entries, journal.reserved_nano, journal.spent_nano) == ([], 0, 0)
+    assert (shelf.entries, journal.purse.reserved_nano, journal.purse.spent_nano) == ([], 0, 0)
 
 
 @given(st.integers(0, 10**15))
