@@ -98,8 +98,8 @@ def test_what_a_spent_budget_refuses_says_so(stack: Stack) -> None:
     until(lambda: states(strict).keys() <= set(FINAL), "every run's end", PATIENCE_S)
     assert USED_MIN * LIMIT_NANO <= charged(stack) - before <= LIMIT_NANO
     found = runs(strict)
-    assert {run["state"] for run in found} == {"succeeded", "failed"}
-    assert {run["error"]["code"] for run in found if run["state"] == "failed"} == {"budget_exhausted"}
+    assert {run["state"] for run in found} == {"succeeded", "dead"}
+    assert {run["error"]["code"] for run in found if run["state"] == "dead"} == {"budget_exhausted"}
     answer = until(lambda: refused(strict), "the door to close")
     assert answer.problem(403, "budget_exhausted")["opens_at"] > "2026"
 

@@ -45,7 +45,7 @@ def test_each_call_is_a_step(stack: Stack, provider: Provider) -> None:
     assert run["usage"]["cost_nano"] == provider.totals()["cost_nano"] - before
     entries = Books(stack).rows("select kind, key_id from ledger where run_id = $1::uuid", run["id"])
     assert [entry["kind"] for entry in entries] == ["settle"] * 7
-    assert not any(entry["key_id"] for entry in entries)
+    assert all(entry["key_id"] for entry in entries)
 
 
 def test_nothing_is_paid_again_after_a_kill(stack: Stack, provider: Provider, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ class Execution:
             case Retry():
                 return self._another_attempt("retry", error.reason, max(0.0, error.after_s))
             case LlmError(code="budget_exhausted", parks=False):
-                return Failed(error.code, _shorten(str(error)))
+                return Dead(error.code, _shorten(str(error)))  # another attempt finds no money either
             case LlmError():
                 return self._another_attempt(error.code, str(error), error.retry_after_s)
             case _:

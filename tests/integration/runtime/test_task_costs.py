@@ -306,7 +306,7 @@ async def test_a_paid_task_parks_where_its_budget_has_it_so(
 async def test_a_refused_task_fails_its_run_and_a_kept_one_needs_no_money(
     agents: Registry, make_crew, admin: asyncpg.Connection
 ) -> None:
-    """On `refuse` nothing is paid for: the run fails with `budget_exhausted`; a kept result is given all the same."""
+    """On `refuse` nothing is paid for: the run is dead with `budget_exhausted`; a kept result is given all the same."""
 
     @tollway.agent
     async def asking(run: tollway.Run, currency: str) -> str:
@@ -319,7 +319,7 @@ async def test_a_refused_task_fails_its_run_and_a_kept_one_needs_no_money(
         kept = await ended(admin, await one.submit("asking", input=b'"EUR"'))
         refused = await ended(admin, await one.submit("asking", input=b'"USD"'))
     assert (kept["state"], kept["output"]) == ("succeeded", b'"EUR"')
-    assert (refused["state"], refused["error_code"], refused["degraded"]) == ("failed", "budget_exhausted", ["refuse"])
+    assert (refused["state"], refused["error_code"], refused["degraded"]) == ("dead", "budget_exhausted", ["refuse"])
     assert await money_of(admin, refused["id"]) == []
 
 
@@ -351,7 +351,7 @@ async def test_tasks_of_two_workers_stay_within_a_tenants_budget(
             await guard.stop()
     assert Counter((row["state"], row["error_code"]) for row in rows) == {
         ("succeeded", None): 25,
-        ("failed", "budget_exhausted"): 35,
+        ("dead", "budget_exhausted"): 35,
     }
     assert len(done) == 25
     assert await admin.fetchval("select sum(nano) from ledger where kind = 'settle'") == 25 * CENT
