@@ -106,10 +106,13 @@ class Api:
 
     def _begin_leases(self) -> None:
         guard, sync, wire = self.services.guard, self.services.sync, self.services.wire
-        if guard is not None and wire is not None:
+        if guard is None:
+            return
+        if wire is not None:
             guard.start(lambda: sync.process_id, lambda: sync.snapshot.budgets, wire.calls.settled)
-        elif guard is not None:
+        else:
             guard.start(lambda: sync.process_id, lambda: sync.snapshot.budgets)
+        sync.on_processes(guard.registered)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""

@@ -129,6 +129,11 @@ class BudgetGuard:
             self._serve()
             self._wake.set()
 
+    def registered(self) -> None:
+        """The process may be registered anew: then its row does not say yet which budgets it has read."""
+        if self._process() != self._leasing.process:
+            self._wake.set()
+
     def standing(self, caller: Caller) -> Standing:
         """The rungs on which a caller's calls stand, as its accounts stood at their last lease."""
         pots = [pot for pot in self._pots.of(caller) if pot.budget.has_rungs]
