@@ -11,9 +11,12 @@ from uuid import UUID
 
 from tollway import failpoints
 from tollway.domain.errors import Fenced
+from tollway.domain.ids import floor_at
 from tollway.record.database import Database
 from tollway.record.journal_columns import entries_of, facts_of, headers_of, intents_of, moves_of, outcomes_of
 from tollway.record.writes import Ending, Leaving, RunWrite
+
+_CLOCKS_APART_S = 86_400.0
 
 Verdict = bool | Exception
 """True: it stands in the record. Otherwise why not."""
@@ -116,6 +119,13 @@ class JournalRecord:
         for row in await self._database.rows("read_stood", list(run_ids), *_range(run_ids)):
             found.setdefault(row["run_id"], []).append(row["rung"])
         return found
+
+    async def unknown_nano(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """What calls of these runs may have cost of which nobody knows, nano-dollars; runs without any are left out."""
+        began_s = (min(run_ids).int >> 80) / 1000
+        least = floor_at(began_s - _CLOCKS_APART_S)  # a run's calls are younger than the run, by every clock
+        rows = await self._database.rows("read_unknown_nano", list(run_ids), least)
+        return {row["run_id"]: row["nano"] for row in rows}
 
     async def _verdicts(self, rows: Sequence[Any], writes: Sequence[RunWrite]) -> list[Verdict]:
         if len(rows) == len(writes):

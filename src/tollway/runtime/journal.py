@@ -92,7 +92,8 @@ class RunJournal:
             self._recorded[row["path"]] = row
             self._last_n = max(self._last_n, n)
             if row["state"] == "intent":
-                self._open_steps[n] = found_open(row)
+                found = self._open_steps[n] = found_open(row)
+                self.purse.spend(found.reserved.nano)
         self._writer = writer
         self._clock = clock
         self._actor_id = actor_id
@@ -330,7 +331,8 @@ class RunJournal:
         data = f'{{"n":{step.n},"call_id":"{step.call_id}","reserved_nano":{step.reserved.nano}}}'
         self._tell(write, "step.unknown", data, at)
         entry = entry_of(step, "unknown", step.reserved.nano, at)
-        self.purse.spend(step.reserved.nano)
+        if not step.found:  # else it is spent since the claim began
+            self.purse.spend(step.reserved.nano)
         self.holds.ended(write, step.call_id, [entry])
         if step.paid:
             write.entries.append(entry)

@@ -207,16 +207,22 @@ class Worker:
             try:
                 journals = await self._services.record.steps([claim.run_id for claim in claims])
                 stood = await self._services.record.stood([claim.run_id for claim in claims])
+                bounded = [claim.run_id for claim in claims if claim.budget_nano is not None]
+                unknown = await self._services.record.unknown_nano(bounded) if bounded else {}
                 break
             except DatabaseUnavailable:
                 await asyncio.sleep(0.5)
         for claim in claims:
-            self._spawn(self._execute(claim, journals.get(claim.run_id, ()), stood.get(claim.run_id, ())))
+            run_id = claim.run_id
+            self._spawn(self._execute(claim, journals.get(run_id, ()), stood.get(run_id, ()), unknown.get(run_id, 0)))
 
-    async def _execute(self, claim: Claim, recorded: Sequence[Any], stood: Sequence[str] = ()) -> None:
+    async def _execute(
+        self, claim: Claim, recorded: Sequence[Any], stood: Sequence[str] = (), unknown_nano: int = 0
+    ) -> None:
         spec = self._registry.get(claim.agent)
         journal = RunJournal(claim, recorded, self._writer, self._services.clock, str(self.id))
         journal.stood_on(stood)
+        journal.purse.spend(unknown_nano)
         spent_before = journal.spent_nano
         if spec is None:  # claims name this worker's agents, so this is another's claim come back after a change
             self._free(claim)

@@ -17,12 +17,14 @@ from governor_kit import SetBudgets
 from record_kit import clock
 from runtime_kit import ended, steps_of, until, until_true
 from tollway.domain.budgets import Budget, Period, Rung
+from tollway.domain.errors import LlmError
 from tollway.domain.words import ActorKind, RunState
 from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.cancel import cancel_runs, end_queued_runs, tell_cancelled
 from tollway.record.database import Database
 from tollway.record.reads import list_steps
+from tollway.record.upkeep import Upkeep
 from tollway.runtime.registry import Registry
 from tollway.spend.guard import BudgetGuard
 from tollway.spend.ladder import Account
@@ -376,3 +378,75 @@ async def test_a_senseless_cost_is_refused(agents: Registry, make_crew, admin: a
     assert said
     assert said[0].startswith("cost_usd must be a number of dollars")
     assert await admin.fetchval("select count(*) from step") == 0
+
+
+async def test_what_an_earlier_attempt_may_have_cost_counts_within_the_runs_budget(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P4: a run's own budget holds over all its attempts, for calls too that may have been billed or not."""
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    @tollway.agent(max_attempts=5)
+    async def hasty(run: tollway.Run) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await run.task("work", work, cost_usd=0.01)
+        raise tollway.Retry(after_s=0.0)
+
+    async with make_crew() as one:
+        run_id, keeper = await one.submit("hasty", budget_nano=2 * CENT), Upkeep(one.database, 0)
+
+        async def over() -> asyncpg.Record | None:
+            for lane in await keeper.open_gates():
+                one.broadcast.publish("queue", lane)
+            return await admin.fetchrow("select * from run where id = $1 and state is not null", run_id)
+
+        row = await until_true(over)
+    assert (row["state"], row["error_code"], row["attempt"]) == ("dead", "budget_exhausted", 3)
+    assert await money_of(admin, row["id"]) == [("unknown", CENT, None)] * 2
+
+
+async def test_a_lost_workers_call_counts_within_the_runs_budget_from_the_start(
+    agents: Registry, make_crew, admin: asyncpg.Connection
+) -> None:
+    """P4: what a claim finds begun may have been billed, and is spent before its step is come to; once."""
+    reached, lost = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    @tollway.agent
+    async def cut(run: tollway.Run) -> int:
+        turn, made = asyncio.Event(), 0
+
+        async def first() -> None:
+            if lost.is_set():
+                await turn.wait()
+            await run.task("work", work, cost_usd=0.01)
+
+        async def others() -> None:
+            nonlocal made
+            await lost.wait()
+            try:
+                for _ in range(3):
+                    await run.task("other", str, cost_usd=0.01)
+                    made += 1
+            except LlmError:
+                turn.set()
+
+        with pytest.raises(LlmError, match="budget"):
+            await run.gather(first(), others())
+        return made
+
+    async with make_crew() as one:
+        run_id = await one.submit("cut", budget_nano=3 * CENT)
+        await reached.wait()
+        await one.crash()
+    lost.set()
+    async with make_crew():
+        row = await ended(admin, run_id)
+    assert (row["state"], row["output"], row["cost_nano"]) == ("succeeded", b"2", 2 * CENT)
+    assert sorted(await money_of(admin, run_id)) == [("settle", CENT, None)] * 2 + [("unknown", CENT, None)]

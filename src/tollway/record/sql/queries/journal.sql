@@ -193,4 +193,11 @@ order by run_id, n;
 select run_id, data::jsonb ->> 'rung' as rung
 from event
 where run_id = any ($1::uuid[]) and run_id between $2 and $3 and type = 'degraded' and data::jsonb ? 'budget'
-order by run_id, seq
+order by run_id, seq;
+
+-- name: read_unknown_nano
+-- What calls of runs may have cost of which nobody saw the outcome; $2 is the least id that any of them may have.
+select run_id, sum(nano)::bigint as nano
+from ledger
+where run_id = any ($1::uuid[]) and kind = 'unknown' and call_id >= $2::uuid
+group by run_id
