@@ -26,7 +26,7 @@ from tollway.record.upkeep import Upkeep
 from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
 from tollway.spend import slices
 from tollway.spend.budgets import Hold
-from tollway.spend.guard import BudgetGuard
+from tollway.spend.guard import BudgetGuard, GuardOptions
 
 CALLER = Caller("default", "standard", "triage", key_id="k")
 INNER = replace(CALLER, lane="interactive")
@@ -325,6 +325,31 @@ async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg
         if not one.cancelled():
             desk.guard.settle(one.result(), 0)
     assert await desk.call(300_000, 300_000)
+
+
+async def test_a_budget_with_a_ladder_that_is_spent_to_the_last_is_told_of(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """P8: its calls stop at the last rung and ask for no money, so none is refused any; it is told of all the same."""
+    await in_force(database, admin, replace(DAY, soft_nano=100_000))
+    told: list[tuple[int, int]] = []
+
+    async def tell(account: int, need: int) -> None:
+        told.append((account, need))
+
+    desk = Desk(database, await register_process(database, "api", 12.0))
+    desk.guard = BudgetGuard(BudgetLeases(database), clock, GuardOptions(on_exhausted=tell))
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
+    try:
+        for _ in range(3):
+            assert not told
+            assert await desk.call(100_000, 100_000)
+        await until(lambda: Rung.REFUSE in desk.guard.standing(CALLER).rungs)
+        await until(lambda: told, within_s=5.0)
+        assert told[0][1] == 1
+    finally:
+        await closed([desk])
 
 
 @pytest.mark.parametrize("seed", range(3))

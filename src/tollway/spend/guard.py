@@ -85,7 +85,6 @@ class BudgetGuard:
         self._away: DatabaseUnavailable | None = None
         self._serving = False
         self._pause_s = PACE_S
-        self._told: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -336,6 +335,9 @@ class BudgetGuard:
                     waiter.future.set_exception(exhausted(pot.budget, pot.until, at))
                     told[pot.account] = waiter.nano
                     break
+        for pot in answered:  # on its last rung nobody asks for money any more, and so nobody is refused any
+            if pot.budget.has_rungs and pot.figures is not None and not pot.figures.covers(1, inner=True):
+                told.setdefault(pot.account, 1)
         if not told:
             return
         self._serve()
