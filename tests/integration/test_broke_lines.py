@@ -1,9 +1,11 @@
 """Lines whose money is spent: shut without being looked at, and opened when there is money again (P8)."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
-from record_kit import accept_all, claim, new_claims, new_run
+from record_kit import accept_all, claim, new_claims, new_run, session, until_blocked
 from tollway.domain.budgets import Budget, LadderStep, Period, Rung
 from tollway.domain.clock import AnchoredClock
 from tollway.record.backlog import read_backlog
@@ -194,6 +196,20 @@ async def test_a_pause_and_a_cap_beside_an_empty_budget(database: Database, admi
     assert set((await lines(admin)).values()) == {2}
     await put_tenant(database, "default", {"paused": False})
     assert set((await lines(admin)).values()) == {0}
+
+
+async def test_a_pause_waits_for_an_account_that_is_being_marked(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """The two turn the same lines: the pause waits before it holds any, so neither waits for the other for ever."""
+    await accept_all(database, [new_run(), new_run(lane="batch")])
+    async with session(database_url) as marking, marking.transaction():
+        await marking.execute("select pg_advisory_xact_lock(hashtext('tollway.broke'), hashtext('default'))")
+        pausing = asyncio.create_task(put_tenant(database, "default", {"paused": True}))
+        await until_blocked(admin)
+        await marking.fetch("select from flow where tenant = 'default' order by lane, class for no key update")
+    await pausing
+    assert set((await lines(admin)).values()) == {2}
 
 
 async def test_the_interactive_lane_keeps_its_share(database: Database, admin: asyncpg.Connection) -> None:

@@ -69,6 +69,7 @@ async def put_tenant(database: Database, tenant: str, given: dict[str, Any]) -> 
     """Make or change a tenant; absent fields stay, None lifts a limit. Raises DatabaseUnavailable."""
     async with database.connection() as connection, connection.transaction():
         row = (await database.on(connection, "put_tenant", tenant, json.dumps(given)))[0]
+        await database.on(connection, "lock_broke", tenant)  # before its lines, as whoever marks an account does
         opened = {line["lane"] for line in await database.on(connection, "turn_flows", tenant)}
         opened.update(line["opened"] for line in await database.on(connection, "turn_broke", [tenant]))
     return TenantPut(_document(row), row["created"], row["version"], sorted(opened))

@@ -43,6 +43,10 @@ select put.id, name, weight, runs_per_s, max_queued, max_running, tokens_per_min
        alert_url, alert_secret_env, created_at, updated_at, created, bumped.version
 from put, bumped
 
+-- name: lock_broke
+-- Keeps everybody else from turning the lines of a tenant by its budgets, as turn_broke does: who holds this goes for the lines.
+select pg_advisory_xact_lock(hashtext('tollway.broke'), hashtext($1))
+
 -- name: turn_flows
 -- Shuts the flows of a paused tenant; reopens those of one that is not, the full ones too, whose cap may be another now, but not
 -- those whose money is spent (turn_broke follows). They
