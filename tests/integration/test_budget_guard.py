@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from budget_kit import Account, Process
-from record_kit import clock, ids
+from record_kit import clock, ids, session, until_blocked
 from runtime_kit import until, until_true
 from tollway.domain.budgets import Budget, Period, Rung
 from tollway.domain.errors import LlmError
@@ -22,6 +22,7 @@ from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.database import Database
 from tollway.record.processes import ProcessGone, register_process
+from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
 from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
 from tollway.spend import slices
@@ -325,6 +326,34 @@ async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg
         if not one.cancelled():
             desk.guard.settle(one.result(), 0)
     assert await desk.call(300_000, 300_000)
+
+
+async def test_an_account_that_takes_long_to_open_keeps_nobody_else_waiting(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """P6: one tenant's new budget, whose past is added up for long, leaves the slices of others in force."""
+    await put_tenant(database, "other", {})
+    await in_force(database, admin, DAY)
+    await put_budgets(database, "other", [replace(DAY, tenant="other")])
+    desk = Desk(database, await register_process(database, "api", 12.0))
+    desk.guard = BudgetGuard(BudgetLeases(database), clock, GuardOptions(valid_s=0.5))
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
+    desk.guard.changed(await database.value("read_settings_version"))
+    try:
+        assert await desk.call(1000, 1000)
+        async with session(database_url) as slow, slow.transaction():
+            await slow.execute("select from budget where tenant = 'other' for update")
+            patient = asyncio.create_task(desk.guard.reserve(replace(CALLER, tenant="other"), 1000, 60.0))
+            await until_blocked(admin)
+            until_s = clock.monotonic() + 1.0
+            while clock.monotonic() < until_s:
+                hold, call = await desk.open(1000, patience_s=1.0)
+                await desk.close(hold, call, 10)
+            assert not patient.done()
+        desk.guard.settle(await patient, 0)
+    finally:
+        await closed([desk])
 
 
 async def test_a_budget_with_a_ladder_that_is_spent_to_the_last_is_told_of(

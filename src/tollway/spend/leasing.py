@@ -1,5 +1,6 @@
 """The leases of one process: the slices it holds, and the call by which it renews, asks and gives back all of them."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from tollway.domain.clock import Clock
@@ -9,6 +10,11 @@ from tollway.record.processes import ProcessGone
 from tollway.spend.budgets import Hold
 from tollway.spend.pots import Figures, Pot
 from tollway.spend.slices import NO_WANTS, Slice, Wants
+
+OPEN_S = 0.25
+"""How long the slices of others wait for an account to be opened, which may have to add up what was spent before."""
+
+_Opening = asyncio.Task[tuple[int, bool] | None]
 
 
 class Leasing:
@@ -24,6 +30,7 @@ class Leasing:
         self._slices: dict[int, Slice] = {}
         self._pots: dict[int, Pot] = {}
         self._stranded: dict[int, int] = {}
+        self._openings: dict[tuple[int, float], _Opening] = {}
         self._turn = 0
         self._gone = False
         self._unsure = False
@@ -104,6 +111,8 @@ class Leasing:
 
     async def close(self) -> None:
         """Close all slices; those whose calls never had an outcome count as spent. Raises DatabaseUnavailable."""
+        for opening in self._openings.values():
+            opening.cancel()
         if self.process and (self._slices or self._unsure):
             for account in list(self._slices):
                 self._drop(account)
@@ -139,7 +148,7 @@ class Leasing:
         if at >= pot.ends:
             pot.turn(at)
         if not pot.account:
-            found = await self._leases.open_account(pot.budget.id, pot.begins, pot.until)
+            found = await self._open(pot)
             if found is None or not found[1]:
                 return False
             pot.account = found[0]
@@ -148,8 +157,30 @@ class Leasing:
             self._pots[pot.account] = pot
         return True
 
+    async def _open(self, pot: Pot) -> tuple[int, bool] | None:
+        """The account of the pot's period, and whether it is open; None as well while the record is still at it."""
+        key = pot.budget.id, pot.begins
+        opening = self._openings.get(key)
+        if opening is None:
+            self._openings = {other: still for other, still in self._openings.items() if not still.done()}
+            opening = self._openings[key] = asyncio.get_running_loop().create_task(
+                self._leases.open_account(pot.budget.id, pot.begins, pot.until), name="budget account"
+            )
+            opening.add_done_callback(_looked_at)
+            await asyncio.wait((opening,), timeout=OPEN_S)
+        if not opening.done():
+            return None
+        del self._openings[key]
+        return opening.result()
+
     def _drop(self, account: int) -> None:
         pot = self._pots.pop(account)
         if pot.slice is self._slices.pop(account):
             pot.slice = None
         self._stranded.pop(account, None)
+
+
+def _looked_at(opening: _Opening) -> None:
+    """Whoever waits for it hears how it ended; its budget may be gone meanwhile."""
+    if not opening.cancelled():
+        opening.exception()
