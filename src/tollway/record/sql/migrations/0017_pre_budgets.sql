@@ -137,10 +137,7 @@ begin
         return;
     end if;
     with paid as (
-        select coalesce(sum(l.nano), 0)::bigint as nano from ledger l
-        where l.call_id >= least_id and l.tenant = b.tenant
-            and (b.agent is null or coalesce(l.agent, l.key_id) = b.agent) and (b.lane is null or l.lane = b.lane)
-            and (b.task_type is null or l.task_type = b.task_type) and (b.key_id is null or l.key_id = b.key_id)
+        select paid_since(of_budget, from_at) as nano -- see 0021
     ), under_way as materialized (
         select s.call_id, s.reserved_nano as nano
         from queue q
