@@ -179,6 +179,24 @@ async def test_what_a_keeper_missed_is_mended_later(database: Database, admin: a
     assert await accounts(admin) == [(70_000, 0)]
 
 
+async def test_several_dead_processes_are_closed_one_by_one(
+    database: Database, database_url: str, admin: asyncpg.Connection
+) -> None:
+    """The closing of one holds no account while it waits for another's, so that no lease and it wait for each other."""
+    await in_force(database, admin, DAY, replace(DAY, agent="triage"))
+    for budget in await database.rows("list_budgets"):
+        await BudgetLeases(database).open_account(budget["id"], 0.0, None)
+    first, second = (row["id"] for row in await admin.fetch("select id from budget_account order by id"))
+    await admin.execute("insert into budget_slice (account, process) values ($1, 1), ($2, 2)", second, first)
+    async with session(database_url) as lease, lease.transaction():
+        await lease.execute("select from budget_account where id = $1 for no key update", first)
+        closing = asyncio.create_task(BudgetLeases(database).close([1, 2]))
+        await until_blocked(admin)
+        await lease.execute("select from budget_account where id = $1 for no key update", second)
+    await closing
+    assert await admin.fetchval("select count(*) from budget_slice") == 0
+
+
 async def test_what_a_call_costs_beyond_its_reservation_counts(
     database: Database, admin: asyncpg.Connection, desks: Open
 ) -> None:

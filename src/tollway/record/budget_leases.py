@@ -93,8 +93,12 @@ class BudgetLeases:
         return {answer.account: answer for answer in answers}
 
     async def close(self, processes: Sequence[int]) -> None:
-        """Close all slices of these; what they had reserved counts as spent."""
-        await self._database.rows("close_budgets", list(processes))
+        """Close all slices of these; what they had reserved counts as spent.
+
+        Each in a transaction of its own: it locks its accounts in their order, but two together would not.
+        """
+        for process in processes:
+            await self._database.rows("close_budgets", process)
 
     async def close_lost(self) -> int:
         """Close what processes left that are on record no more; returns how many they were."""

@@ -13,8 +13,8 @@ select * from lease_budgets(
 )
 
 -- name: close_budgets
--- Closes all slices of processes that are gone, or say so of themselves.
-select fold_budget_deltas(p, '{}'), close_budget_slices(p, '{}') from unnest($1::bigint[]) as p
+-- Closes all slices of a process that is gone, or says so of itself.
+select fold_budget_deltas($1, '{}'), close_budget_slices($1, '{}')
 
 -- name: find_lost_budgets
 -- Processes that are gone and left slices, or deltas.
