@@ -168,3 +168,23 @@ async def test_a_fenced_write_moves_nothing(
 
 def _success() -> dict[str, Any]:
     return {"state": "succeeded", "output": b"1", "error_code": None, "error_message": None, "fingerprint": None}
+
+
+async def test_a_call_given_up_before_its_intent_was_written_is_asked_again(
+    begun: tuple[Desk, Claim], admin: asyncpg.Connection
+) -> None:
+    """As by a client that hangs up during an outage and comes again: two intents of a step never share a write, which
+    would be refused with all that others write; the call that never began is released (P10)."""
+    desk, held = begun
+    journal = desk.journal(held)
+    step, first, second = Step("1", "llm", "answer", None), ids.new(), ids.new()
+    one, other = await journal.holds.reserve(RESERVED.nano), await journal.holds.reserve(RESERVED.nano)
+    n, _ = journal.intend(step, first, RESERVED, one)
+    await journal.make_room(n)
+    again = journal.intend_again(n, step, second, RESERVED, other)
+    await journal.begin(n, again)
+    settle(journal, n, second, 300)
+    await journal.end(journal.fact("succeeded", None), _success())
+    entries = await admin.fetch("select call_id, kind, nano from ledger order by call_id")
+    assert [tuple(row) for row in entries] == [(first, "release", 0), (second, "settle", 300)]
+    assert await moved(admin) == (300, 0) == desk.kept

@@ -152,8 +152,8 @@ class RunJournal:
         return n, self._intend(write, n, step, call_id, reserved, at)
 
     async def make_room(self, n: int) -> None:
-        """Wait until the last outcome of a step is on its way: an intent cannot share its write. Raises Fenced."""
-        while self._pending is not None and any(outcome.n == n for outcome in self._pending.outcomes):
+        """Wait until a step has no outcome or intent unwritten: an intent cannot share its write. Raises Fenced."""
+        while self._pending is not None and _moves(self._pending, n):
             await self._kick_with_ack()
 
     def intend_again(
@@ -164,6 +164,8 @@ class RunJournal:
         left = self._open_steps.get(n)
         if left is not None:  # its caller was cancelled before the deed
             self.holds.ended(write, left.call_id)
+            if left.paid:
+                write.entries.append(entry_of(left, "release", 0, self.moment()))
         self.holds.intended(write, call_id, hold)
         return self._intend(write, n, step, call_id, reserved, self.moment())
 
@@ -374,3 +376,8 @@ class RunJournal:
                     ack.set_exception(self.fenced or error)
         if self._pending is not None and not self._closed:
             self._kick()
+
+
+def _moves(write: RunWrite, n: int) -> bool:
+    """Whether a write holds an outcome or an intent of a step."""
+    return any(one.n == n for one in write.outcomes) or any(one.n == n for one in write.intents)
