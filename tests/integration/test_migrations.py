@@ -242,3 +242,21 @@ async def test_old_keys_and_dead_letters_are_forgotten(database: Database, admin
     left = [row[0] for row in await admin.fetch("select run_id from dead_letter")]
     assert len(left) == 3
     assert run not in left
+
+
+async def test_old_periods_of_budgets_are_forgotten(database: Database, admin: asyncpg.Connection) -> None:
+    """The account of a period goes a week after its end, unless a process still spends of it; one without end stays."""
+    await admin.execute("insert into budget (tenant, period, hard_nano, since_version) values ('default', 'day', 1, 1)")
+    await admin.execute(
+        "insert into budget_account (budget, begins, ends)"
+        " select (select max(id) from budget), now() - make_interval(days => d + 1), now() - make_interval(days => d)"
+        " from unnest(array[7, 9, 10]) d union all select (select max(id) from budget), '-infinity', null"
+    )
+    await admin.execute(
+        "insert into budget_slice (account, process) select id, 1 from budget_account order by ends limit 1"
+    )
+    await Upkeep(database, 1).forget_old()
+    left = await admin.fetch(
+        "select extract(day from now() - ends)::int from budget_account order by ends desc nulls first"
+    )
+    assert [row[0] for row in left] == [None, 7, 10]

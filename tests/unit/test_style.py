@@ -3,6 +3,7 @@
 import ast
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -252,3 +253,9 @@ def test_locks_hold_versions_and_hashes_only() -> None:
         assert "--hash=sha256:" in text
         pins = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
         assert all("==" in line for line in pins), path.name
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Modules of tests are collected by their name alone: two of one name cannot be run together."""
+    names = Counter(path.name for path in python_files("tests"))
+    none_of([name for name, count in names.items() if count > 1 and name.startswith("test_")])

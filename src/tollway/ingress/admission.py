@@ -22,6 +22,7 @@ from tollway.ingress.scaling import LoadBoard
 from tollway.ingress.services import ApiServices
 from tollway.ingress.standing import KnownStanding
 from tollway.ingress.submission import Asked
+from tollway.llm.books import Terms
 from tollway.queue.admission import Bounds, Late, too_late
 from tollway.record.accept import Accepted, NewRun
 from tollway.record.accounts import AccountBoard
@@ -80,12 +81,13 @@ class Admission:
             return refusal
         return None
 
-    def knock_to_call(self, caller: Caller) -> None:
-        """The same of a call over the wire. Raises Problem."""
+    def knock_to_call(self, caller: Caller, terms: Terms) -> None:
+        """The same of a call over the wire; one that may get a kept answer perhaps needs no money. Raises Problem."""
         record = self._services.sync.snapshot.tenants.get(caller.tenant)
         if record is not None:
             self.quotas.check_call(record)
-            self.money.check_call(caller)
+            if not terms.cache:
+                self.money.check_call(caller)
 
     def place(self, entry: Entry, deadline_at: float | None = None, ttl_s: float | None = None) -> float:
         """When the run should start, epoch seconds.

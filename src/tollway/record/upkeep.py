@@ -198,8 +198,8 @@ class Upkeep:
         await self._database.rows("sweep_quota_use")
 
     async def forget_old(self) -> None:
-        """Forget idempotency keys past their time, and dead letters whose runs are gone."""
-        for name in ("drop_old_idempotency", "drop_old_dead_letters"):
+        """Forget idempotency keys past their time, dead letters whose runs are gone, and budgets' periods long over."""
+        for name in ("drop_old_idempotency", "drop_old_dead_letters", "drop_old_accounts"):
             while len(await self._database.rows(name, FORGET_MAX)) == FORGET_MAX:
                 pass
 

@@ -10,6 +10,7 @@ from ingress_kit import ApiHarness
 from runtime_kit import until
 from tollway.domain.errors import Problem
 from tollway.domain.llm import Caller
+from tollway.llm.books import Terms
 from tollway.record.budgets import exhausted
 
 PATH = "/v1/tenants/default/budgets"
@@ -166,15 +167,17 @@ async def test_what_an_operator_forces_holds_without_a_call(admin: AsgiClient, h
 
 
 async def test_a_call_over_the_wire_waits_for_nothing(admin: AsgiClient, harness: ApiHarness) -> None:
-    """An exhausted budget of either kind refuses calls of clients; those it does not cover go on."""
+    """An exhausted budget of either kind refuses calls of clients; those it does not cover go on, and so far
+    those that may be given a kept answer."""
     admission = harness.api.context.admission
     for on_hard in ("park", "refuse"):
         await put(admin, key="admin", on_hard=on_hard)
         await spend_all(harness)
         with pytest.raises(Problem, match="is spent until") as refused:
-            admission.knock_to_call(Caller("default", "interactive", "admin", key_id="admin"))
+            admission.knock_to_call(Caller("default", "interactive", "admin", key_id="admin"), Terms(cache=False))
         assert refused.value.code == "budget_exhausted"
-        admission.knock_to_call(Caller("default", "interactive", "key-2", key_id="key-2"))
+        admission.knock_to_call(Caller("default", "interactive", "key-2", key_id="key-2"), Terms(cache=False))
+        admission.knock_to_call(Caller("default", "interactive", "admin", key_id="admin"), Terms(cache=True))
         await admin.put(PATH, {"budgets": []})
 
 

@@ -83,6 +83,6 @@ async def test_overload_is_refused_in_part_before_bodies_are_read_and_ends_with_
     assert set(broken) <= {400, 429}
     async with database.connection() as connection:
         assert await connection.fetchval("select count(*) from queue") == answers[202, ""]
-    await until(lambda: shedder.share == 0.0)
+    await until(lambda: shedder.share == 0.0, 40.0)  # others may keep the processor busy for a while
     calm = AsgiClient(harness.api, ADMIN_KEY)
     assert [(await calm.post("/v1/runs", {"agent": "echo", "input": 1})).status for _ in range(5)] == [202] * 5

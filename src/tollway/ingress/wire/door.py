@@ -70,7 +70,7 @@ class DoorServices:
     metrics: Metrics
     check_open: Callable[[], None]
     options: DoorOptions
-    knock: Callable[[Caller], None] = lambda _: None
+    knock: Callable[[Caller, Terms], None] = lambda _caller, _terms: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,11 @@ class Door:
         services, form = self._services, FORMS[path]
         services.check_open()
         guest = services.desk.identify(head)
-        services.knock(guest.caller)
+        terms = Terms(self.options.timeout_s, cache=self._caches(head))
+        services.knock(guest.caller, terms)
         check_content_type(head.content_type)
         check_depth(body, self.options.json_depth_max)
         request = form.read(body, self._limits)
-        terms = Terms(self.options.timeout_s, cache=self._caches(head))
         return Order(form, request, guest, guest.open_account(request), terms)
 
     async def answer(self, order: Order) -> Reply:

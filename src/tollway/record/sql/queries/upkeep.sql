@@ -55,6 +55,16 @@ with old as (
 )
 delete from dead_letter d using old o where d.run_id = o.run_id returning 1;
 
+-- name: drop_old_accounts
+-- Forgets periods of budgets that were over a week ago and that no process spends of any more, a bounded number at a time.
+-- What was spent in them stands in the ledger.
+with old as (
+    select a.id from budget_account a
+    where a.ends < now() - interval '8 days' and not exists (select from budget_slice s where s.account = a.id)
+    limit $1
+)
+delete from budget_account a using old o where a.id = o.id returning 1;
+
 -- name: find_stuck
 -- Whether any line is full, whether any is shut for want of money or may be (an account is exhausted, or a budget parks before all
 -- is spent), and whether a run waits that somebody wants cancelled: idle, this is all that a look asks for.
