@@ -12,7 +12,7 @@ def aged_lanes(oldest_at: Mapping[str, float], age_after_s: Mapping[str, float],
 
 
 def lane_order(lanes: Sequence[str], aged: Collection[str], turn: int) -> list[str]:
-    """The lanes in the order of this turn's claims; `turn` counts the rounds."""
+    """The lanes in the order of this turn's claims; `turn` counts the rounds that found a slot."""
     if not aged or turn % 2 == 0:
         return list(lanes)
     return [lane for lane in lanes if lane in aged] + [lane for lane in lanes if lane not in aged]

@@ -76,7 +76,7 @@ class Claimer:
         self._forget_at = 0.0
         self._oldest_at: dict[str, float] = {}
         self._age_at = dict.fromkeys(options.lanes, 0.0)
-        self._turn = 0
+        self._turn = 1
         self._shared = False
         self._poll_at = 0.0
         self._stopping = False
@@ -115,11 +115,14 @@ class Claimer:
     async def _round(self) -> None:
         hungry, self._hungry = self._hungry, set()
         self._wake.clear()
-        self._turn += 1
         aged = aged_lanes(self._oldest_at, self._options.age_after_s, self._clock.now())
-        for lane in lane_order(self._options.lanes, aged, self._turn):
-            if lane in hungry and not self._stopping:
-                await self._claim(lane)
+        order = [lane for lane in lane_order(self._options.lanes, aged, self._turn) if lane in hungry]
+        for lane in order:
+            if self._stopping:
+                return
+            had_room = await self._claim(lane)
+            if lane == order[0] and had_room:  # a turn without a free slot is none: old work might never meet one
+                self._turn += 1
 
     async def _rest(self) -> None:
         """Pace the next claim when there is work, else wait for news; poll in any case, however much comes."""
@@ -142,18 +145,19 @@ class Claimer:
     def _busy(self) -> bool:
         return sum(self._held.lanes.values()) > BATCH_MAX // 4
 
-    async def _claim(self, lane: str) -> None:
+    async def _claim(self, lane: str) -> bool:
+        """Claim what there is room for; whether there was any."""
         room = self._slots.room(lane, self._held.lanes, self._clock.monotonic())
         if room == 0:
             self._backlogged.add(lane)
             await self._note_age(lane)
-            return
+            return False
         wanted = min(BATCH_MAX, room)
         bounds, ours = self._bounds(lane, room)
         agents = [agent for agent in self._options.agents if bounds.agents.get(agent) != 0]
         if not agents:
             self._note_short(lane, bulging=_reached(ours, (), wanted))
-            return
+            return True
         floor = self._floors[lane]
         began = self._clock.monotonic()
         floors = floor.at(began, agents)
@@ -181,6 +185,7 @@ class Claimer:
         if claimed.filled:
             await self._claims.turn_capped(claimed.filled)
         await self._close_empty(lane, claimed)
+        return True
 
     def _bounds(self, lane: str, room: int) -> tuple[ClaimBounds, ClaimBounds]:
         """The most that a claim may bring by agent and tenant; and the same as far as it is this worker's own runs.
