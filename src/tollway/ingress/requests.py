@@ -97,6 +97,15 @@ def page_of(query: dict[str, str]) -> tuple[int, str | None]:
     return int(text), query.pop("cursor", None)
 
 
+def id_page_of(query: dict[str, str]) -> tuple[int, UUID | None]:
+    """The same where a cursor is the id of the last item shown. Raises Problem `invalid_input`."""
+    limit, cursor = page_of(query)
+    before = None if cursor is None else parse_id(cursor)
+    if cursor is not None and before is None:
+        raise bad_cursor()
+    return limit, before
+
+
 def query_of(request: Request) -> dict[str, str]:
     """The query's parameters, each at most once. Raises Problem `invalid_input`."""
     found: dict[str, str] = {}

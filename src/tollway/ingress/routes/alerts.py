@@ -4,12 +4,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from tollway.domain.alerts import AlertKind
-from tollway.domain.ids import parse_id
 from tollway.ingress.auth import Caller
 from tollway.ingress.filters import moment_of
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
-from tollway.ingress.requests import answer, bad_cursor, context, identify, page_of, query_of, refuse_unknown
+from tollway.ingress.requests import answer, context, id_page_of, identify, query_of, refuse_unknown
 from tollway.record.alerts import AlertFilter, list_alerts
 
 router = APIRouter(tags=["alerts"])
@@ -21,10 +20,7 @@ async def read_all(request: Request) -> Response:
     """Alerts, newest first; a key without `admin` sees its own tenant's."""
     caller = identify(request, "read")
     query = query_of(request)
-    limit, cursor = page_of(query)
-    before = None if cursor is None else parse_id(cursor)
-    if cursor is not None and before is None:
-        raise bad_cursor()
+    limit, before = id_page_of(query)
     wanted = _filter(query, caller)
     found = await list_alerts(context(request).services.database, wanted, before, limit + 1)
     shown = found[:limit]

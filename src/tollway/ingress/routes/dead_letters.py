@@ -20,7 +20,7 @@ from tollway.ingress.letter_replays import Plan, Results, replay_letters
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
 from tollway.ingress.replays import From, check_input, kept_of
-from tollway.ingress.requests import answer, bad_cursor, context, identify, page_of, query_of, read_json
+from tollway.ingress.requests import answer, bad_cursor, context, id_page_of, identify, page_of, query_of, read_json
 from tollway.ingress.selection import Choice, Chosen, choose
 from tollway.record.dead_letters import (
     GroupCursor,
@@ -85,10 +85,7 @@ async def letters(request: Request) -> Response:
     """The dead runs of one group, newest first, each with the step that failed and what it cost."""
     caller = identify(request, "read")
     query = query_of(request)
-    limit, cursor = page_of(query)
-    before = None if cursor is None else parse_id(cursor)
-    if cursor is not None and before is None:
-        raise bad_cursor()
+    limit, before = id_page_of(query)
     if "fingerprint" in query:
         raise invalid("fingerprint", "stands in the path already")
     fingerprint = request.path_params["fingerprint"]
@@ -96,7 +93,7 @@ async def letters(request: Request) -> Response:
     found = await list_letters(
         context(request).services.database, fingerprint.replace("\x00", ""), wanted, before, limit + 1
     )
-    if not found and cursor is None:
+    if not found and before is None:
         detail = (
             f"There is no dead letter of the group {fingerprint[:64]!r} here; GET /v1/dead-letters lists the groups."
         )

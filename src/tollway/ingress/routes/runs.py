@@ -5,7 +5,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from tollway.domain.errors import Problem
-from tollway.domain.ids import parse_id
 from tollway.ingress.filters import run_filter
 from tollway.ingress.hot import no_such_run
 from tollway.ingress.openapi import describe
@@ -14,8 +13,8 @@ from tollway.ingress.replays import ReplayBody, replay
 from tollway.ingress.requests import (
     answer,
     answer_bytes,
-    bad_cursor,
     context,
+    id_page_of,
     identify,
     items_bytes,
     own_run,
@@ -42,10 +41,7 @@ async def list_runs(request: Request) -> Response:
     caller = identify(request, "read")
     api = context(request)
     query = query_of(request)
-    limit, cursor = page_of(query)
-    before = None if cursor is None else parse_id(cursor)
-    if cursor is not None and before is None:
-        raise bad_cursor()
+    limit, before = id_page_of(query)
     rows = await api.services.reads.list_runs(run_filter(query, caller), before, limit + 1)
     shown = rows[:limit]
     documents = [run_json(row, api.hot.standing) for row in shown]

@@ -4,8 +4,9 @@
 -- each line is charged what it got (up to twice its fair part of the claim, 4 at least), which may be less than was seen: another claim or a cancel was quicker. A tenant's weight
 -- is divided by its open lines in the lane. A run is charged what a run of its line cost lately; not known yet, of its class;
 -- else the estimate it was accepted with. A line left behind where service stands (its class was held, say) goes on from there.
--- `head` follows what was claimed, but stays a minute behind now: what is being accepted must not fall behind it. $5 is the floor of vtime per class (dead index entries below it are not read), $6 the claim's number within
--- the worker $1: both make the fence unguessable.
+-- `head` follows what was claimed, but stays a minute behind now: what is being accepted must not fall behind it.
+-- $5 is the floor of vtime per class (dead index entries below it are not read), $6 the claim's number within the worker $1:
+-- both make the fence unguessable.
 -- Bounds: $8 most runs per class, or null; $9 tenants left out; $10 and $11 most runs of some tenants, $12 of any other, or
 -- null; and for a tenant with max_running the room that it has by the record (null: another claim counts just now, so none).
 -- Returns with each run (or one row without) the lines found empty, the least vtime and start, the lines looked at, whether there is
@@ -145,7 +146,8 @@ where f.lane = $1 and f.class = e.class and f.tenant = e.tenant and f.state = 0
 -- name: true_up
 -- Adds to lines what their runs really cost beyond what they were charged, $4 (over the weight they were charged by), and lets
 -- line and class learn from the $5 runs that ended, which cost $6 together: a moving average, a tenth of each new cost.
--- A line whose runs cost what they were charged is left as it is: a write less. A refund takes a line no further back than where it entered last, so that none becomes a credit from before.
+-- A line whose runs cost what they were charged is left as it is: a write less. A refund takes a line no further back than
+-- where it entered last, so that none becomes a credit from before.
 -- Lines are locked in order, given in order, and the classes after them.
 with ended as materialized (
     select * from unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::int[], $6::float8[])
