@@ -109,6 +109,7 @@ class AsgiClient:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.send("POST", path, body, headers=given)
 
-    async def put(self, path: str, body: Any = None) -> Answer:
+    async def put(self, path: str, body: Any = None, **headers: str) -> Answer:
         """PUT JSON."""
-        return await self.send("PUT", path, body)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.send("PUT", path, body, headers=given)

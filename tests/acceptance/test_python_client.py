@@ -1,6 +1,8 @@
 """`tollway.Client` against a whole Tollway: what a program that submits and waits for runs sees."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from stack_kit import ADMIN_KEY, Stack, free_port
@@ -49,6 +51,24 @@ async def test_failures_are_raised(client: tollway.Client) -> None:
         await client.wait(slow.id, 0.2)
     assert (await client.cancel(slow.id)).id == slow.id
     assert (await client.wait(slow.id, 30)).state == "cancelled"
+
+
+async def test_changes_of_the_same_at_once(client: tollway.Client) -> None:
+    """Eight who each add a budget to the same tenant's list all find theirs in it; nobody's is lost."""
+    await client.put_tenant("acme-many")
+
+    def adding(agent: str) -> Callable[[dict[str, Any]], Any]:
+        def change(found: dict[str, Any]) -> Any:
+            kept = [{"period": "day", "agent": one["agent"], "hard_usd": one["hard_usd"]} for one in found["items"]]
+            return {"budgets": [*kept, {"period": "day", "agent": agent, "hard_usd": 1}]}
+
+        return change
+
+    agents = [f"agent-{n}" for n in range(8)]
+    path = "/v1/tenants/acme-many/budgets"
+    await asyncio.gather(*(client.revise(path, adding(agent)) for agent in agents))
+    assert sorted(budget["agent"] for budget in await client.budgets("acme-many")) == agents
+    assert await client.put_budgets("acme-many", []) == []
 
 
 async def test_following(client: tollway.Client) -> None:

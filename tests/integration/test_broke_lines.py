@@ -1,6 +1,7 @@
 """Lines whose money is spent: shut without being looked at, and opened when there is money again (P8)."""
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -13,7 +14,7 @@ from tollway.record.budgets import budget_gate, exhausted, mend_broke, mend_gate
 from tollway.record.database import Database
 from tollway.record.journal import JournalRecord
 from tollway.record.processes import register_process
-from tollway.record.rungs import put_rungs
+from tollway.record.rungs import ByHand, put_rungs
 from tollway.record.settings_sync import read_settings
 from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
@@ -166,12 +167,19 @@ async def test_a_line_that_a_race_left_as_it_was_is_mended(database: Database, a
 
 
 async def test_who_came_too_late_to_see_a_change_is_let_go(database: Database, admin: asyncpg.Connection) -> None:
-    """A run that parks just after its budget was raised or removed waits for no period's end."""
+    """A run that parks just after its budget was raised or removed waits for no period's end.
+
+    Budgets that are put again unchanged let nobody go.
+    """
     await put_budgets(database, "default", [WHOLE])
-    await park(database, await admin.fetchval("select max(id) from budget"))
+    budget = await admin.fetchval("select max(id) from budget")
+    await park(database, budget)
     await admin.execute("update budget set updated_at = now() - interval '1 hour'")
     assert await mend_gates(database) == 0
     await put_budgets(database, "default", [WHOLE])
+    assert await mend_gates(database) == 0
+    await put_budgets(database, "default", [replace(WHOLE, hard_nano=200 * USD)])
+    await park(database, budget)
     assert await mend_gates(database) == 1
     await park(database, 4711)
     assert await mend_gates(database) == 1
@@ -258,7 +266,7 @@ async def test_a_ladder_that_parks_early_shuts_lines_by_what_is_spent(
     await mend_broke(database)
     assert set((await lines(admin)).values()) == {4}
     (budget,) = (await read_settings(database)).budgets["default"]
-    put = await put_rungs(database, "default", budget.id, (), (Rung.PARK,))
+    put = await put_rungs(database, "default", budget.id, ByHand((), (Rung.PARK,)))
     assert put is not None
     assert sorted(put.opened) == ["interactive", "standard"]
     assert set((await lines(admin)).values()) == {0}

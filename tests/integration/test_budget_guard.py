@@ -346,6 +346,19 @@ async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg
     assert await desk.call(300_000, 300_000)
 
 
+async def test_a_zone_that_is_not_known_here_keeps_nobody_else_waiting(
+    database: Database, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """A machine whose zone files lack a budget's zone serves the others; what that budget covers is not paid past it."""
+    sound, elsewhere = replace(DAY, agent="triage"), replace(DAY, agent="other", timezone="Mars/Olympus")
+    await in_force(database, admin, sound, elsewhere)
+    desk = await desks()
+    with pytest.raises(LlmError) as refused:
+        await desk.guard.reserve(replace(CALLER, agent="other"), 1000, 0.5)
+    assert (refused.value.code, refused.value.parks) == ("budget_exhausted", True)
+    assert await desk.call(1000, 1000)
+
+
 async def test_an_account_that_takes_long_to_open_keeps_nobody_else_waiting(
     database: Database, database_url: str, admin: asyncpg.Connection
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from record_kit import accept_all, new_run
 from tollway.domain.budgets import Rung
 from tollway.record.database import Database
-from tollway.record.rungs import put_rungs, read_rungs
+from tollway.record.rungs import ByHand, put_rungs, read_rungs
 from tollway.record.settings_sync import read_settings
 
 
@@ -29,12 +29,12 @@ async def test_they_are_replaced_and_the_version_rises(database: Database, budge
         "lifted": [],
     }
     before = (await read_settings(database)).version
-    put = await put_rungs(database, "default", budget, [Rung.PARK, Rung.ALERT, Rung.PARK], [Rung.THROTTLE])
+    put = await put_rungs(database, "default", budget, ByHand([Rung.PARK, Rung.ALERT, Rung.PARK], [Rung.THROTTLE]))
     assert put is not None
     assert (put.document["forced"], put.document["lifted"]) == (["alert", "park"], ["throttle"])
     assert put.document == await read_rungs(database, "default", budget)
     assert put.version == before + 1 == (await read_settings(database)).version
-    again = await put_rungs(database, "default", budget, [], [])
+    again = await put_rungs(database, "default", budget, ByHand([], []))
     assert again is not None
     assert (again.document["forced"], again.document["lifted"], again.version) == ([], [], before + 2)
 
@@ -44,7 +44,7 @@ async def test_another_tenants_budget_is_none(database: Database, budget: int) -
     before = (await read_settings(database)).version
     for tenant, one in (("other", budget), ("default", budget + 1)):
         assert await read_rungs(database, tenant, one) is None
-        assert await put_rungs(database, tenant, one, [Rung.PARK], []) is None
+        assert await put_rungs(database, tenant, one, ByHand([Rung.PARK], [])) is None
     assert (await read_settings(database)).version == before
 
 
@@ -56,6 +56,6 @@ async def test_parked_runs_look_again(database: Database, admin: asyncpg.Connect
         await admin.execute(
             "update queue set gate = $2, opens_at = now() + interval '1 hour' where run_id = $1", run.id, gate
         )
-    await put_rungs(database, "default", budget, [], [Rung.PARK])
+    await put_rungs(database, "default", budget, ByHand([], [Rung.PARK]))
     due = await admin.fetch("select gate from queue where opens_at <= clock_timestamp()")
     assert [row["gate"] for row in due] == [f"budget:{budget}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -105,11 +106,15 @@ async def set_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
     A budget is what it covers, its period and its time zone; the others of TENANT stay as they are.
     """
     wanted = {name: None if value == "none" else value for name, value in given.items() if value is not None}
-    others = [settings_of(found) for found in await session.client.budgets(tenant_id)]
-    merged = [{**found, **wanted} if _identity(found) == _identity(wanted) else found for found in others]
-    if not any(_identity(found) == _identity(wanted) for found in others):
-        merged.append(wanted)
-    show_budgets(session, await session.client.put_budgets(tenant_id, merged))
+
+    def change(found: dict[str, Any]) -> dict[str, Any]:
+        others = [settings_of(shown) for shown in found["items"]]
+        merged = [{**other, **wanted} if _identity(other) == _identity(wanted) else other for other in others]
+        if not any(_identity(other) == _identity(wanted) for other in others):
+            merged.append(wanted)
+        return {"budgets": merged}
+
+    show_budgets(session, (await session.client.revise(_path(tenant_id), change))["items"])
 
 
 @budget.command(
@@ -121,14 +126,21 @@ async def set_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
 @click.argument("tenant_id", metavar="TENANT")
 @_identified
 @client_command
-async def remove_budget(session: Session, *, tenant_id: str, **given: Any) -> int | None:
+async def remove_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
     """Remove a budget of TENANT: what waits for its money goes on. Needs an admin key."""
-    found = await session.client.budgets(tenant_id)
-    kept = [settings_of(one) for one in found if _identity(one) != _identity(given)]
-    if len(kept) == len(found):
-        raise click.UsageError(f"{tenant_id} has no such budget; `tollway budget list {tenant_id}` shows what it has")
-    show_budgets(session, await session.client.put_budgets(tenant_id, kept))
-    return None
+
+    def change(found: dict[str, Any]) -> dict[str, Any]:
+        kept = [settings_of(one) for one in found["items"] if _identity(one) != _identity(given)]
+        if len(kept) == len(found["items"]):
+            known = f"`tollway budget list {tenant_id}` shows what it has"
+            raise click.UsageError(f"{tenant_id} has no such budget; {known}")
+        return {"budgets": kept}
+
+    show_budgets(session, (await session.client.revise(_path(tenant_id), change))["items"])
+
+
+def _path(tenant_id: str) -> str:
+    return f"/v1/tenants/{quote(tenant_id, safe='')}/budgets"
 
 
 def settings_of(shown: dict[str, Any]) -> dict[str, Any]:

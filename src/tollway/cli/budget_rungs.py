@@ -1,5 +1,6 @@
 """`tollway budget force|lift|clear`: rungs of a budget's ladder by hand."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -22,8 +23,7 @@ async def force(session: Session, *, tenant_id: str, budget_id: str, rung: str) 
 
     RUNG is alert, throttle, lower_tier, fewer_tokens, cached_only, park or refuse.
     """
-    forced, lifted = await _read(session, tenant_id, budget_id)
-    await _put(session, tenant_id, budget_id, forced | {rung}, lifted - {rung})
+    await _revise(session, _path(tenant_id, budget_id), lambda forced, lifted: (forced | {rung}, lifted - {rung}))
 
 
 @click.command("lift", epilog=example("tollway budget lift acme 7 lower_tier"))
@@ -33,8 +33,7 @@ async def force(session: Session, *, tenant_id: str, budget_id: str, rung: str) 
 @client_command
 async def lift(session: Session, *, tenant_id: str, budget_id: str, rung: str) -> None:
     """Keep BUDGET of TENANT off RUNG, whatever was spent of it; its hard limit holds. Needs an admin key."""
-    forced, lifted = await _read(session, tenant_id, budget_id)
-    await _put(session, tenant_id, budget_id, forced - {rung}, lifted | {rung})
+    await _revise(session, _path(tenant_id, budget_id), lambda forced, lifted: (forced - {rung}, lifted | {rung}))
 
 
 @click.command("clear", epilog=example("tollway budget clear acme 7", "tollway budget clear acme 7 lower_tier"))
@@ -44,8 +43,8 @@ async def lift(session: Session, *, tenant_id: str, budget_id: str, rung: str) -
 @client_command
 async def clear(session: Session, *, tenant_id: str, budget_id: str, rung: str | None) -> None:
     """Neither force nor lift RUNG of BUDGET any more, or without RUNG any of them. Needs an admin key."""
-    forced, lifted = await _read(session, tenant_id, budget_id) if rung is not None else (set(), set())
-    await _put(session, tenant_id, budget_id, forced - {rung}, lifted - {rung})
+    over = set(Rung) if rung is None else {Rung(rung)}
+    await _revise(session, _path(tenant_id, budget_id), lambda forced, lifted: (forced - over, lifted - over))
 
 
 COMMANDS = (force, lift, clear)
@@ -56,14 +55,16 @@ def _path(tenant_id: str, budget_id: str) -> str:
     return f"/v1/tenants/{quote(tenant_id, safe='')}/budgets/{quote(budget_id, safe='')}/rungs"
 
 
-async def _read(session: Session, tenant_id: str, budget_id: str) -> tuple[set[str], set[str]]:
-    found = await session.client.call("GET", _path(tenant_id, budget_id))
-    return set(found["forced"]), set(found["lifted"])
+async def _revise(
+    session: Session, path: str, change: Callable[[set[str], set[str]], tuple[set[str], set[str]]]
+) -> None:
+    """Change what is forced and what is lifted, and show it."""
 
+    def body_of(found: dict[str, Any]) -> dict[str, Any]:
+        forced, lifted = change(set(found["forced"]), set(found["lifted"]))
+        return {"forced": sorted(forced), "lifted": sorted(lifted)}
 
-async def _put(session: Session, tenant_id: str, budget_id: str, forced: set[Any], lifted: set[Any]) -> None:
-    body = {"forced": sorted(forced), "lifted": sorted(lifted)}
-    found: dict[str, Any] = await session.client.call("PUT", _path(tenant_id, budget_id), body)
+    found: dict[str, Any] = await session.client.revise(path, body_of)
     if session.as_json:
         print_json(found)
         return

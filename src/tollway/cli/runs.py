@@ -7,7 +7,7 @@ import click
 from tollway.cli._command import Session, client_command, example, pairs
 from tollway.cli._output import age, between, blocked_words, dollars, print_json, print_table, span, state_text
 from tollway.client import RunView
-from tollway.client.client import RunFilter
+from tollway.client.options import RunFilter
 from tollway.client.views import as_run
 from tollway.domain.words import RunState
 

@@ -57,8 +57,11 @@ async def set_shift(session: Session, *, from_tier: str, to_tier: str, **named: 
     The shift that names most wins; FROM to FROM exempts callers from a wider one. Needs an admin key.
     """
     shift = {**{name: value for name, value in named.items() if value}, "from_tier": from_tier, "to_tier": to_tier}
-    kept = [other for other in await session.client.shifts() if _callers(other) != _callers(shift)]
-    _show(session, await session.client.put_shifts([*kept, shift]))
+
+    def change(found: dict[str, Any]) -> list[dict[str, Any]]:
+        return [*(other for other in found["items"] if _callers(other) != _callers(shift)), shift]
+
+    _show(session, (await session.client.revise("/v1/shifts", change))["items"])
 
 
 @shifts.command("clear", epilog=example("tollway shifts clear", "tollway shifts clear --tenant acme"))
@@ -67,12 +70,13 @@ async def set_shift(session: Session, *, from_tier: str, to_tier: str, **named: 
 async def clear_shifts(session: Session, **named: str | None) -> None:
     """End all shifts, or those that name this tenant, agent or task type. Needs an admin key."""
     wanted = {name: value for name, value in named.items() if value}
-    kept = [
-        shift
-        for shift in await session.client.shifts()
-        if wanted and any(shift.get(name) != value for name, value in wanted.items())
-    ]
-    _show(session, await session.client.put_shifts(kept))
+
+    def change(found: dict[str, Any]) -> list[dict[str, Any]]:
+        if not wanted:
+            return []
+        return [shift for shift in found["items"] if any(shift.get(name) != value for name, value in wanted.items())]
+
+    _show(session, (await session.client.revise("/v1/shifts", change))["items"])
 
 
 def _callers(shift: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """The async HTTP client of Tollway, `async with tollway.Client() as client`: knows the contract and nothing else."""
 
-from tollway.client.client import Client, Page, RunSpec, SubmitOptions, TenantSettings
+from tollway.client.client import Client, Page
 from tollway.client.errors import ApiError, RunFailed, Unreachable
+from tollway.client.options import RunSpec, SubmitOptions, TenantSettings
 from tollway.client.transport import ClientOptions
 from tollway.client.views import FINAL, RunEvent, RunView, StepView
 

@@ -3,9 +3,9 @@
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +13,8 @@ import msgspec
 from tollway.client.batch import submit_all
 from tollway.client.errors import ApiError, RunFailed
 from tollway.client.events import follow
+from tollway.client.options import ReplayOptions, RunFilter, RunSpec, SubmitOptions, TenantSettings
+from tollway.client.revisions import revise
 from tollway.client.transport import Call, ClientOptions, Transport, encode
 from tollway.client.usage import PATH, RUNS_PATH, UsageFilter, fetch_usage, fetch_usage_csv
 from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, as_step
@@ -20,64 +22,6 @@ from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, 
 PAGE_RUNS = 200
 _WAIT_HEADER_MAX_S = 60
 _BULK_PATIENCE_S = 600.0
-
-
-class SubmitOptions(TypedDict, total=False):
-    """What may be asked of a run beside its agent and input; durations in seconds, money in dollars."""
-
-    lane: str
-    priority_s: float
-    metadata: Mapping[str, Any]
-    delay_s: float
-    deadline_s: float
-    ttl_s: float
-    max_attempts: int
-    budget_usd: float
-    concurrency_key: str
-    concurrency_policy: str
-    webhook: Mapping[str, str]
-
-
-class RunSpec(SubmitOptions, total=False):
-    """One run of a batch; `idempotency_key` is made when not given."""
-
-    agent: str
-    input: Any
-    idempotency_key: str
-
-
-class RunFilter(TypedDict, total=False):
-    """Which runs to list; times are RFC 3339, `metadata` matches each of its keys."""
-
-    state: str
-    agent: str
-    lane: str
-    tenant: str
-    created_after: str
-    created_before: str
-    metadata: Mapping[str, str]
-
-
-class ReplayOptions(TypedDict, total=False):
-    """How dead runs are replayed; `input` is for one run, `input_patch` (a JSON merge patch) for each of many."""
-
-    from_failed_step: bool
-    input: Any
-    input_patch: Mapping[str, Any]
-
-
-class TenantSettings(TypedDict, total=False):
-    """A tenant's settings; None lifts a limit."""
-
-    name: str
-    weight: float
-    runs_per_s: float | None
-    max_queued: int | None
-    max_running: int | None
-    tokens_per_min: int | None
-    tokens_per_day: int | None
-    paused: bool
-    alert_webhook: Mapping[str, str | None] | None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -353,6 +297,14 @@ class Client:
         payload = None if body is None else encode(body)
         answer = await self._transport.send(Call(method, path, list(query), body=payload, repeatable=repeatable))
         return answer.json() if answer.body else None
+
+    async def revise(self, path: str, change: Callable[[Any], Any]) -> Any:
+        """Read a document, put what `change` makes of it, and again if somebody else changed it meanwhile.
+
+        For routes that answer with an `ETag`: budgets, their rungs, tier shifts. Returns the document as it stands.
+        Raises ApiError `precondition_failed` when others were quicker each time.
+        """
+        return await revise(self._transport, path, change)
 
     async def page(self, *, limit: int = PAGE_RUNS, cursor: str | None = None, **filters: Unpack[RunFilter]) -> Page:
         """One page of runs, newest first, as documents."""

@@ -30,6 +30,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "confirm_mismatch": (409, "The count to confirm has changed"),
     "stale_attempt": (409, "Another attempt holds the run"),
     "conflict": (409, "This would contradict what stands"),
+    "precondition_failed": (412, "It was changed meanwhile"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body must be JSON"),
     "unknown_agent": (422, "No such agent"),

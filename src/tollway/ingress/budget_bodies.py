@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -18,14 +17,12 @@ from tollway.record.budgets import BudgetUse
 from tollway.record.run_document import rfc3339, rfc3339_epoch
 from tollway.spend.burn import Forecast
 from tollway.spend.ladder import rungs
+from tollway.spend.zones import zone_names
 
 BUDGETS_MAX = 1000
 LADDER_STEPS_MAX = 32
 USD_MAX = 1_000_000_000
 PCT_MAX = 1000
-ZONE_CHARS_MAX = 64
-_HOST_ZONES = frozenset(("localtime", "posixrules"))
-"""Names that mean another zone on every machine."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
 Usd = Annotated[float, Meta(ge=0, le=USD_MAX)]
@@ -117,7 +114,7 @@ def _faults(given: BudgetBody, lanes: Sequence[str], known_key: Callable[[str], 
         yield "hard_usd", "is required, or soft_usd: a budget without either bounds nothing"
     elif hard is not None and soft is not None and hard < soft:
         yield "hard_usd", f"is below soft_usd ({hard} < {soft})"
-    if given.timezone is not None and not known_zone(given.timezone):
+    if given.timezone is not None and given.timezone not in zone_names():
         yield "timezone", f"there is no time zone {given.timezone[:64]!r}; use a name such as UTC or Europe/Berlin"
     if given.lane is not None and given.lane not in lanes:
         yield "lane", f"there is no lane {given.lane[:64]!r}; the lanes are {', '.join(lanes)}"
@@ -131,17 +128,6 @@ def _faults(given: BudgetBody, lanes: Sequence[str], known_key: Callable[[str], 
 
 def _identity(given: BudgetBody) -> tuple[Any, ...]:
     return (given.period, given.timezone or "UTC", given.agent, given.lane, given.task_type, given.key)
-
-
-def known_zone(name: str) -> bool:
-    """Whether there is such a time zone, and it means the same on every machine."""
-    if len(name) > ZONE_CHARS_MAX or name in _HOST_ZONES:
-        return False
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
 
 
 def _name_endless(body: bytes) -> None:
@@ -167,11 +153,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(item, f"{path}.{key}" if path else str(key))
 
 
-def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> dict[str, Any]:
-    """A budget as it is shown: its settings, and how it stands in its present period; `ahead` None: not known."""
-    hard = budget.hard_nano
-    standing = rungs(budget, use.spent_nano)
-    left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
+def settings_document(budget: Budget) -> dict[str, Any]:
+    """What of a budget is set: whose it is, what it covers and allows."""
     return {
         "id": str(budget.id),
         "tenant": budget.tenant,
@@ -181,11 +164,21 @@ def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> d
         "lane": budget.lane,
         "task_type": budget.task_type,
         "key": budget.key,
-        **_money("hard", hard),
+        **_money("hard", budget.hard_nano),
         **_money("soft", budget.soft_nano),
         "on_hard": budget.on_hard.value,
         "ladder": [{"at_pct": step.at_pct, "rung": step.rung.value} for step in budget.ladder],
         "interactive_share": budget.interactive_share,
+    }
+
+
+def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> dict[str, Any]:
+    """A budget as it is shown: its settings, and how it stands in its present period; `ahead` None: not known."""
+    hard = budget.hard_nano
+    standing = rungs(budget, use.spent_nano)
+    left = None if hard is None else max(0, hard - use.spent_nano - use.reserved_nano)
+    return {
+        **settings_document(budget),
         "forced": sorted(rung.value for rung in budget.forced),
         "lifted": sorted(rung.value for rung in budget.lifted),
         "begins_at": None if budget.period is Period.TOTAL else rfc3339(use.begins),

@@ -129,9 +129,9 @@ def bad_cursor() -> Problem:
     return invalid("cursor", "is not one that a list gave out; leave it out to begin anew")
 
 
-def answer(status: int, value: Any) -> Response:
+def answer(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(_encode(_told(value)), status, media_type="application/json")
+    return Response(_encode(_told(value)), status, headers, media_type="application/json")
 
 
 def answer_bytes(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:

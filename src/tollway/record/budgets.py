@@ -4,7 +4,7 @@ A budget is what it covers, its period and its zone: put again with other limits
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -85,8 +85,15 @@ def budgets_by_tenant(rows: Iterable[asyncpg.Record]) -> BudgetsOf:
     return {tenant: tuple(budgets) for tenant, budgets in found.items()}
 
 
-async def put_budgets(database: Database, tenant: str, budgets: Sequence[Budget]) -> BudgetsPut:
+async def put_budgets(
+    database: Database,
+    tenant: str,
+    budgets: Sequence[Budget],
+    check: Callable[[tuple[Budget, ...]], None] | None = None,
+) -> BudgetsPut:
     """Replace the budgets of a tenant, which must be there. Raises DatabaseUnavailable.
+
+    `check` is asked with those that stand, while nobody else can change them; what it raises ends the change.
 
     No two may be the same: cover the same, in the same period and zone. Of each given one the `id`, `forced` and
     `lifted` are not looked at: one that was there keeps its own. What waited for money that may be there now goes on.
@@ -94,6 +101,9 @@ async def put_budgets(database: Database, tenant: str, budgets: Sequence[Budget]
     given = json.dumps([_columns(budget) for budget in budgets])
     async with database.connection() as connection, connection.transaction():
         await database.on(connection, "lock_settings")
+        if check is not None:
+            rows = await database.on(connection, "list_tenant_budgets", tenant)
+            check(tuple(budget_record(row) for row in rows))
         await database.on(connection, "lock_budgets", tenant)
         put = (await database.on(connection, "put_budgets", tenant, given))[0]
         await database.on(connection, "review_exhausted", [tenant], True)

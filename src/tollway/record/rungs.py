@@ -1,14 +1,21 @@
 """Rungs of budgets by hand, on record: what an operator forced and lifted, and the runs that it may let go on."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from tollway.domain.budgets import Rung
 from tollway.record.budgets import budget_gate
 from tollway.record.database import Database
+
+
+class ByHand(NamedTuple):
+    """The rungs of a budget that an operator forced, and those that he lifted."""
+
+    forced: Iterable[Rung]
+    lifted: Iterable[Rung]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +37,24 @@ async def read_rungs(database: Database, tenant: str, budget: int) -> dict[str, 
 
 
 async def put_rungs(
-    database: Database, tenant: str, budget: int, forced: Iterable[Rung], lifted: Iterable[Rung]
+    database: Database,
+    tenant: str,
+    budget: int,
+    by_hand: ByHand,
+    check: Callable[[dict[str, Any]], None] | None = None,
 ) -> RungsPut | None:
     """Replace what is forced and lifted; None where the tenant has no such budget. Raises DatabaseUnavailable.
 
-    Runs that the budget parked may look again as soon as the keeper comes by.
+    `check` is asked with what stands, as `read_rungs` has it, while nobody else can change it; what it raises ends the
+    change. Runs that the budget parked may look again as soon as the keeper comes by.
     """
     async with database.connection() as connection, connection.transaction():
         await database.on(connection, "lock_settings")
-        rows = await database.on(connection, "put_rungs", tenant, budget, _names(forced), _names(lifted))
+        if check is not None:
+            for row in await database.on(connection, "read_rungs", tenant, budget):
+                check(_document(row))
+        names = _names(by_hand.forced), _names(by_hand.lifted)
+        rows = await database.on(connection, "put_rungs", tenant, budget, *names)
         if not rows:
             return None
         lanes = await database.on(connection, "turn_broke", [tenant])

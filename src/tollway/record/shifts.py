@@ -1,7 +1,7 @@
 """Tier shifts on record, and in the memory of processes that serve calls."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 
@@ -16,14 +16,19 @@ def shift_record(row: asyncpg.Record) -> Shift:
     return Shift(row["from_tier"], row["to_tier"], row["tenant"], row["agent"], row["task_type"])
 
 
-async def put_shifts(database: Database, shifts: Sequence[Shift]) -> int:
+async def put_shifts(
+    database: Database, shifts: Sequence[Shift], check: Callable[[tuple[Shift, ...]], None] | None = None
+) -> int:
     """Replace all shifts; returns the settings' version. Raises DatabaseUnavailable.
 
-    The tenants they name must be there.
+    The tenants they name must be there. `check` is asked with those in force, while nobody else can change them; what
+    it raises ends the change.
     """
     given = json.dumps([shift.document() for shift in shifts])
     async with database.connection() as connection, connection.transaction():
         await database.on(connection, "lock_settings")
+        if check is not None:
+            check(tuple(shift_record(row) for row in await database.on(connection, "list_shifts")))
         await database.on(connection, "clear_shifts")
         return int((await database.on(connection, "put_shifts", given))[0]["version"])
 

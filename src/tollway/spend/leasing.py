@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from zoneinfo import ZoneInfoNotFoundError
 
 from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable
@@ -10,6 +11,9 @@ from tollway.record.processes import ProcessGone
 from tollway.spend.budgets import Hold
 from tollway.spend.pots import Figures, Pot
 from tollway.spend.slices import NO_WANTS, Slice, Wants
+from tollway.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 OPEN_S = 0.25
 """How long the slices of others wait for an account to be opened, which may have to add up what was spent before."""
@@ -31,6 +35,7 @@ class Leasing:
         self._pots: dict[int, Pot] = {}
         self._stranded: dict[int, int] = {}
         self._openings: dict[tuple[int, float], _Opening] = {}
+        self._zoneless: set[int] = set()
         self._turn = 0
         self._gone = False
         self._unsure = False
@@ -145,8 +150,8 @@ class Leasing:
     async def _opened(self, pot: Pot, now: float) -> bool:
         """Make sure of the account of the pot's present period, and of a slice of it."""
         at = self._clock.now()
-        if at >= pot.ends:
-            pot.turn(at)
+        if at >= pot.ends and not self._turned(pot, at):
+            return False
         if not pot.account:
             found = await self._open(pot)
             if found is None or not found[1]:
@@ -155,6 +160,17 @@ class Leasing:
         if pot.slice is None:
             pot.slice = self._slices[pot.account] = Slice(pot.account, now, asked_at=now)
             self._pots[pot.account] = pot
+        return True
+
+    def _turned(self, pot: Pot, at: float) -> bool:
+        """Go on to the pot's present period. False where its zone is not known here: its calls wait, others go on."""
+        try:
+            pot.turn(at)
+        except ZoneInfoNotFoundError as error:
+            if pot.budget.id not in self._zoneless:
+                self._zoneless.add(pot.budget.id)
+                log.failure("budgets.zone_unknown", error, budget=pot.budget.id, timezone=pot.budget.timezone)
+            return False
         return True
 
     async def _open(self, pot: Pot) -> tuple[int, bool] | None:

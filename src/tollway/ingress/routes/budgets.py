@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from tollway.domain.budgets import Budget
 from tollway.ingress.bodies import check_content_type
-from tollway.ingress.budget_bodies import budget_document, check_budgets, decode_budgets
+from tollway.ingress.budget_bodies import budget_document, check_budgets, decode_budgets, settings_document
+from tollway.ingress.conditional import agreed, entity_tag
 from tollway.ingress.openapi import describe
 from tollway.ingress.requests import answer, context, identify, query_of, read_bytes, refuse_unknown
 from tollway.record.budgets import BudgetUse, put_budgets, read_budget_use
@@ -46,7 +47,13 @@ async def replace_budgets(request: Request) -> Response:
     keys = {key.id for key in snapshot.keys.values() if key.tenant == tenant}
     keys |= {budget.key for budget in snapshot.budgets.get(tenant, ()) if budget.key is not None}  # perhaps revoked
     check_budgets(body, services.options.lanes, keys.__contains__)
-    put = await put_budgets(services.database, tenant, [given.budget(tenant) for given in body.budgets])
+    check = agreed(request)
+    put = await put_budgets(
+        services.database,
+        tenant,
+        [given.budget(tenant) for given in body.budgets],
+        lambda stood: check([settings_document(budget) for budget in stood]),
+    )
     for lane in put.opened:
         services.news.publish("queue", lane)
     services.news.publish("due", "")
@@ -62,7 +69,8 @@ async def _list(request: Request, tenant: str) -> Response:
     burns = await read_burns(services.database, tenant)
     budgets = services.sync.snapshot.budgets.get(tenant, ())
     items = [_document(budget, used.get(budget.id), burns.get(budget.id), now) for budget in budgets]
-    return answer(200, {"items": items, "next": None})
+    tag = entity_tag([settings_document(budget) for budget in budgets])
+    return answer(200, {"items": items, "next": None}, {"etag": tag})
 
 
 def _document(budget: Budget, use: BudgetUse | None, kept: BurnRow | None, now: float) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from tollway.domain.budgets import Rung
 from tollway.domain.errors import Problem
+from tollway.ingress.conditional import agreed, entity_tag
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
 from tollway.ingress.requests import answer, context, identify, query_of, read_json, refuse_unknown
 from tollway.record.keys import unknown_tenant
-from tollway.record.rungs import put_rungs, read_rungs
+from tollway.record.rungs import ByHand, put_rungs, read_rungs
 from tollway.telemetry.logs import get_logger
 
 router = APIRouter(tags=["tenants"])
@@ -41,7 +42,7 @@ async def get_rungs(request: Request) -> Response:
     found = await read_rungs(context(request).services.database, tenant, _budget_of(request))
     if found is None:
         raise _unknown_budget(request)
-    return answer(200, found)
+    return answer(200, found, {"etag": entity_tag(found)})
 
 
 @router.put("/v1/tenants/{tenant}/budgets/{budget}/rungs", **describe("put_rungs"))
@@ -57,7 +58,8 @@ async def replace_rungs(request: Request) -> Response:
     for place, rung in enumerate(body.lifted):
         if rung in body.forced:
             raise invalid(f"lifted.{place}", f"{rung.value} is forced as well; name it once")
-    put = await put_rungs(services.database, tenant, budget, body.forced, body.lifted)
+    by_hand = ByHand(body.forced, body.lifted)
+    put = await put_rungs(services.database, tenant, budget, by_hand, agreed(request))
     if put is None:
         raise _unknown_budget(request)
     for lane in put.opened:
@@ -66,7 +68,7 @@ async def replace_rungs(request: Request) -> Response:
     await services.sync.changed(put.version)
     said = {name: " ".join(put.document[name]) for name in ("forced", "lifted")}
     log.info("budget.rungs", tenant=tenant, budget=budget, key=caller.key.id, **said)
-    return answer(200, put.document)
+    return answer(200, put.document, {"etag": entity_tag(put.document)})
 
 
 def _budget_of(request: Request) -> int:

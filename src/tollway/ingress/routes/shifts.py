@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from tollway.domain.errors import Problem
 from tollway.domain.shifts import Shift
+from tollway.ingress.conditional import agreed, entity_tag
 from tollway.ingress.openapi import describe
 from tollway.ingress.problems import invalid
 from tollway.ingress.requests import answer, context, identify, read_json
@@ -57,7 +58,9 @@ async def replace_shifts(request: Request) -> Response:
         for field in ("from_tier", "to_tier"):
             _check_tier(f"{place}.{field}", getattr(given, field), tiers)
     shifts = tuple(given.shift() for given in body)
-    await services.sync.changed(await put_shifts(services.database, shifts))
+    check = agreed(request)
+    version = await put_shifts(services.database, shifts, lambda stood: check(_documents(stood)))
+    await services.sync.changed(version)
     return _list(shifts)
 
 
@@ -69,4 +72,9 @@ def _check_tier(path: str, tier: str, tiers: tuple[str, ...]) -> None:
 
 
 def _list(shifts: tuple[Shift, ...]) -> Response:
-    return answer(200, {"items": [shift.document() for shift in shifts], "next": None})
+    items = _documents(shifts)
+    return answer(200, {"items": items, "next": None}, {"etag": entity_tag(items)})
+
+
+def _documents(shifts: tuple[Shift, ...]) -> list[dict[str, str]]:
+    return [shift.document() for shift in shifts]

@@ -5,6 +5,14 @@ select id, tenant, period, timezone, agent, lane, task_type, key_id, hard_nano, 
 from budget
 order by id
 
+-- name: list_tenant_budgets
+-- Those of one tenant, in the same order.
+select id, tenant, period, timezone, agent, lane, task_type, key_id, hard_nano, soft_nano, on_hard, ladder::text as ladder,
+    interactive_share, forced, lifted
+from budget
+where tenant = $1
+order by id
+
 -- name: lock_budgets
 -- Holds the accounts of a tenant's budgets, in their order, while these change. A statement of its own before put_budgets.
 select a.id from budget b join budget_account a on a.budget = b.id where b.tenant = $1 order by a.id for update of a
@@ -39,6 +47,8 @@ with given as materialized (
     on conflict (tenant, agent, lane, task_type, key_id, period, timezone) do update set
         hard_nano = excluded.hard_nano, soft_nano = excluded.soft_nano, on_hard = excluded.on_hard, ladder = excluded.ladder,
         interactive_share = excluded.interactive_share, updated_at = now()
+    where (b.hard_nano, b.soft_nano, b.on_hard, b.ladder, b.interactive_share) is distinct from
+        (excluded.hard_nano, excluded.soft_nano, excluded.on_hard, excluded.ladder, excluded.interactive_share)
 ), gone as (
     delete from budget b
     where b.tenant = $1 and not exists (
