@@ -219,9 +219,9 @@ async def test_all_budgets_pay_or_none(database: Database, admin: asyncpg.Connec
     assert await desk.call(2000, 1500)
     with pytest.raises(LlmError) as refused:
         await desk.open(501)
-    found = {budget.id: budget for budget, _ in desk.guard.figures(CALLER)}
     assert refused.value.exhausted is not None
-    assert found[refused.value.exhausted.budget].agent == "triage"
+    refusing = await admin.fetchval("select agent from budget where id = $1", refused.value.exhausted.budget)
+    assert refusing == "triage"
     assert (refused.value.exhausted.parks, refused.value.final, refused.value.parks) == (False, True, False)
     assert await desk.call(500, 500)
     await closed([desk])
@@ -349,7 +349,7 @@ async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg
 async def test_a_zone_that_is_not_known_here_keeps_nobody_else_waiting(
     database: Database, admin: asyncpg.Connection, desks: Open
 ) -> None:
-    """A machine whose zone files lack a budget's zone serves the others; what that budget covers is not paid past it."""
+    """A process that lacks a budget's zone serves the others; what that budget covers is not paid past it."""
     sound, elsewhere = replace(DAY, agent="triage"), replace(DAY, agent="other", timezone="Mars/Olympus")
     await in_force(database, admin, sound, elsewhere)
     desk = await desks()

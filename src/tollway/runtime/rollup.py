@@ -12,6 +12,8 @@ REST_S = 1.0
 REST_IDLE_S = 5.0
 REST_SHARE = 9.0
 SUMMARIZE_EVERY_S = 30.0
+SUMMARIZE_ROWS = 10_000
+"""Each pass reads the rows that no summary is told of yet."""
 
 
 class UsageRollup:
@@ -25,6 +27,7 @@ class UsageRollup:
         self._busy = True
         self._rest_s = REST_S
         self._summarize_at = 0.0
+        self._unsummarized = 0
 
     async def look(self) -> float:
         """Count what is new; returns the seconds until the next look. Raises DatabaseUnavailable."""
@@ -35,8 +38,9 @@ class UsageRollup:
         counted = await self._rollup.count()
         ended = self._clock.monotonic()
         self._busy, self._rest_s = counted.anything, REST_S
-        if counted.anything and ended >= self._summarize_at:
-            self._summarize_at = ended + SUMMARIZE_EVERY_S
+        self._unsummarized += counted.entries + counted.runs
+        if self._unsummarized >= SUMMARIZE_ROWS or (self._unsummarized and ended >= self._summarize_at):
+            self._summarize_at, self._unsummarized = ended + SUMMARIZE_EVERY_S, 0
             await self._rollup.summarize()
         rest_s = 0.0 if counted.behind else REST_S
         return max(rest_s, REST_SHARE * (ended - began)) * random.uniform(0.9, 1.1)

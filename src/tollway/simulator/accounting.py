@@ -178,6 +178,14 @@ def _descendants(roots: list[int], table: dict[int, list[str]]) -> set[int]:
     return members
 
 
+def thread_s(pid: int) -> float:
+    """CPU seconds of a process' first thread, to the nanosecond: enough for a PostgreSQL backend, which has no other.
+
+    Raises OSError when it has gone.
+    """
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+
+
 def _stat(pid: str) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on, or None when the process has gone."""
     try:

@@ -19,10 +19,10 @@ from tollway.domain.clock import Clock
 from tollway.domain.errors import DatabaseUnavailable, LlmError
 from tollway.domain.llm import Caller
 from tollway.record.budget_leases import BudgetLeases
-from tollway.spend.budgets import NOTHING_HELD, SOUND, Hold, Standing
+from tollway.spend.budgets import NOTHING_HELD, Hold, Standing
 from tollway.spend.ladder import Account, standing_of
 from tollway.spend.leasing import Leasing
-from tollway.spend.pots import Figures, Pot, Pots
+from tollway.spend.pots import Pot, Pots
 from tollway.spend.refusals import busy, exhausted
 from tollway.spend.slices import Wants
 from tollway.telemetry.logs import get_logger
@@ -135,17 +135,14 @@ class BudgetGuard:
 
     def standing(self, caller: Caller) -> Standing:
         """The rungs on which a caller's calls stand, as its accounts stood at their last lease."""
-        pots = [pot for pot in self._pots.of(caller) if pot.budget.has_rungs]
-        if not pots:
-            return SOUND
-        return standing_of([_account(pot) for pot in pots], self._clock.now())
+        return self._pots.covering(caller).stand(self._judge_rungs)
 
     async def look(self, caller: Caller) -> Standing:
         """The same, after a lease where an account has not been leased for a while."""
         now, at = self._clock.monotonic(), self._clock.now()
-        for pot in self._pots.of(caller):
+        for pot in self._pots.covering(caller).laddered:
             figures = pot.figures
-            if pot.budget.has_rungs and (figures is None or at >= pot.ends or now - figures.at > STALE_S):
+            if figures is None or at >= pot.ends or now - figures.at > STALE_S:
                 break
         else:
             return self.standing(caller)
@@ -155,10 +152,6 @@ class BudgetGuard:
         with suppress(LlmError, DatabaseUnavailable):
             await self._wait(waiter, LOOK_S)
         return self.standing(caller)
-
-    def figures(self, caller: Caller) -> list[tuple[Budget, Figures | None]]:
-        """The budgets that cover a caller, each as its account stood at the last lease; None: not leased yet."""
-        return [(pot.budget, pot.figures) for pot in self._pots.of(caller)]
 
     async def reserve(self, caller: Caller, nano: int, patience_s: float) -> Hold:
         """Reserve in every budget that covers the caller, or in none. Raises LlmError, DatabaseUnavailable."""
@@ -193,6 +186,9 @@ class BudgetGuard:
         """The call was given up without an outcome: what it had reserved counts as spent."""
         if hold.accounts:
             self._leasing.strand(hold)
+
+    def _judge_rungs(self, pots: Sequence[Pot]) -> Standing:
+        return standing_of([_account(pot) for pot in pots], self._clock.now())
 
     def _held(self, pots: tuple[Pot, ...], nano: int, now: float) -> Hold:
         low = False

@@ -1,11 +1,12 @@
 """What a process knows of its tenants' budgets: each in its present period, and which of them cover a caller."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tollway.domain.budgets import Budget
 from tollway.domain.llm import Caller
 from tollway.record.budget_leases import Answer
+from tollway.spend.budgets import SOUND, Standing
 from tollway.spend.periods import FOREVER, span
 from tollway.spend.slices import Slice
 
@@ -67,10 +68,35 @@ class Pot:
         return self.slice is not None and self.slice.affords(nano, inner=inner)
 
 
+@dataclass(slots=True, eq=False)
+class Covering:
+    """The `pots` that pay for some callers' calls, and of them the `laddered`, which may stand on rungs.
+
+    `standing` is how these stood when their figures were `judged`.
+    """
+
+    pots: tuple[Pot, ...] = ()
+    laddered: tuple[Pot, ...] = ()
+    judged: tuple[Figures | None, ...] = ()
+    standing: Standing = SOUND
+
+    def stand(self, judge: Callable[[Sequence[Pot]], Standing]) -> Standing:
+        """How they stand; `judge` is asked again only once a lease was answered, for nothing else moves them."""
+        if not self.laddered:
+            return SOUND
+        figures = tuple([pot.figures for pot in self.laddered])
+        if figures != self.judged:
+            self.judged, self.standing = figures, judge(self.laddered)
+        return self.standing
+
+
+_NOBODY = Covering()
+
+
 @dataclass(slots=True)
 class _Tenant:
     pots: tuple[Pot, ...]
-    covering: dict[tuple[str, str, str, str], tuple[Pot, ...]] = field(default_factory=dict)
+    coverings: dict[tuple[str, str, str, str], Covering] = field(default_factory=dict)
 
 
 class Pots:
@@ -92,15 +118,21 @@ class Pots:
 
     def of(self, caller: Caller) -> tuple[Pot, ...]:
         """Those that pay for a caller's calls."""
+        return self.covering(caller).pots
+
+    def covering(self, caller: Caller) -> Covering:
+        """The same, with how they stand; it lasts until the budgets change."""
         tenant = self._tenants.get(caller.tenant)
         if tenant is None:
-            return ()
+            return _NOBODY
         key = (caller.agent, caller.lane, caller.task_type, caller.key_id)
-        found = tenant.covering.get(key)
+        found = tenant.coverings.get(key)
         if found is None:
-            if len(tenant.covering) >= COVERINGS_MAX:
-                tenant.covering.clear()
-            found = tenant.covering[key] = tuple(pot for pot in tenant.pots if pot.budget.covers(caller))
+            if len(tenant.coverings) >= COVERINGS_MAX:
+                tenant.coverings.clear()
+            pots = tuple(pot for pot in tenant.pots if pot.budget.covers(caller))
+            found = Covering(pots, tuple(pot for pot in pots if pot.budget.has_rungs))
+            tenant.coverings[key] = found
         return found
 
 

@@ -93,6 +93,7 @@ def report(cost: MoneyCost, pairs: Sequence[tuple[Measured, Measured]]) -> Scena
             Figure(name="  its writes: reservation, budgets, ledger", value=_ms(cost.writes_us), unit="ms"),
             Figure(name="  reserve and settle in three budgets", value=_ms(cost.guard_us), unit="ms"),
             Figure(name="  counted into the rollup", value=_ms(cost.rollup_us), unit="ms"),
+            Figure(name="  looked at for alerts", value=_ms(cost.alerts_us), unit="ms"),
             Figure(name="CPU a call, no budget", value=round(statistics.median(plain), 4), unit="ms"),
             Figure(name="CPU a call, three budgets", value=round(statistics.median(paid), 4), unit="ms"),
             Figure(name="added by budgets, median of pairs", value=round(statistics.median(overhead), 4), unit="ms"),
