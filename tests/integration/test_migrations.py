@@ -139,6 +139,24 @@ def day_of(name: str) -> date:
     return datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
+async def test_partitions_are_analysed_seldom_and_without_their_documents(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """Those of before the migration and those made since: by growth of a half, without what nobody looks up."""
+    await admin.execute("select make_partitions(date '2031-05-17')")
+    rows = await admin.fetch(
+        "select p.noun, c.relname, c.reloptions, array("
+        "select attname::text from pg_attribute where attrelid = c.oid and attstattarget = 0 order by 1) as spared"
+        " from unnest(array['run', 'step', 'event', 'ledger']) as p (noun)"
+        " join pg_inherits on inhparent = p.noun::regclass join pg_class c on c.oid = inhrelid"
+    )
+    spared = {"run": ["input", "output"], "step": ["error", "result"], "event": ["data"], "ledger": []}
+    assert {row["relname"].rpartition("_")[2] for row in rows} >= {"20310517", "203105"}
+    for row in rows:
+        assert "autovacuum_analyze_scale_factor=0.5" in row["reloptions"], row["relname"]
+        assert row["spared"] == spared[row["noun"]], row["relname"]
+
+
 async def test_partitions_reach_two_weeks_ahead_without_gaps(database: Database, admin: asyncpg.Connection) -> None:
     """Yesterday to a fortnight from now has partitions, each bounded by its UTC day; making them again is nothing."""
     today = datetime.now(UTC).date()
