@@ -48,7 +48,7 @@ def show_costs(console: Console, rows: Sequence[Row], provider_nano: int | None)
 
 def _cells(rows: Sequence[Row]) -> list[str]:
     """The figures of some rows together."""
-    dollars = [sum(row["cost_usd"] for row in rows)]
+    dollars = [usd(sum(row["cost_nano"] for row in rows))]
     dollars += [sum(row["saved"][name] for row in rows) for name in ("cache_usd", "flight_usd")]
     counts = [sum(row[name] for row in rows) for name in ("calls", "hits")]
     return [*(f"{count:,}" for count in counts), *(f"${each:.6f}" for each in dollars)]
