@@ -145,7 +145,8 @@ async def test_who_may_see_and_who_may_set(admin: AsgiClient, harness: ApiHarnes
     assert (await client.put(PATH, {"budgets": []})).status == 403
     assert (await AsgiClient(harness.api).get(PATH)).status == 401
     assert (await admin.get("/v1/tenants/nobody/budgets")).status == 404
-    assert (await admin.put("/v1/tenants/nobody/budgets", {"budgets": [MONTH]})).status == 404
+    refused = await admin.put("/v1/tenants/nobody/budgets", {"budgets": [MONTH]})
+    assert (refused.status, refused.code, refused.json["errors"][0]["path"]) == (422, "invalid_input", "tenant")
     assert (await admin.get(f"{PATH}?limit=3")).status == 422
 
 

@@ -11,6 +11,7 @@ from tollway.ingress.bodies import check_content_type
 from tollway.ingress.budget_bodies import budget_document, check_budgets, decode_budgets, settings_document
 from tollway.ingress.conditional import agreed, entity_tag
 from tollway.ingress.openapi import describe
+from tollway.ingress.problems import invalid
 from tollway.ingress.requests import answer, context, identify, query_of, read_bytes, refuse_unknown
 from tollway.record.budgets import BudgetUse, put_budgets, read_budget_use
 from tollway.record.keys import unknown_tenant
@@ -39,7 +40,7 @@ async def replace_budgets(request: Request) -> Response:
     services = context(request).services
     snapshot, tenant = services.sync.snapshot, request.path_params["tenant"]
     if tenant not in snapshot.tenants:
-        raise unknown_tenant(tenant[:64])
+        raise invalid("tenant", f"there is no tenant {tenant[:64]!r}; an admin key makes one with PUT /v1/tenants/ID")
     said = request.headers.get("content-type")
     raw = await read_bytes(request)
     check_content_type(None if said is None else said.encode("latin-1"))
