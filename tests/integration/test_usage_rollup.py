@@ -1,6 +1,7 @@
 """Usage is the ledger, summed up: each entry and ended run once, whatever commits late, is undone or killed."""
 
 import asyncio
+import json
 import random
 from datetime import UTC, date, datetime, timedelta
 
@@ -53,6 +54,25 @@ async def test_every_kind_of_entry_is_counted_for_what_it_is(database: Database,
     assert (row["saved_prompt_nano"], row["saved_shift_nano"]) == (7, 50)
     assert (found["", ""]["calls"], found["", ""]["cost_nano"]) == (0, 5)
     assert await by_usage(admin) == await by_the_ledger(admin)
+
+
+async def test_names_of_any_length_are_counted(database: Database, admin: asyncpg.Connection) -> None:
+    """Steps and task types of any length are counted, each apart; a task type that a budget may name is kept. (P10)"""
+    words = [random.randbytes(8000).hex(), random.randbytes(8000).hex()]
+    widest = "".join(chr(0x1F300 + random.randrange(256)) for _ in range(255))
+    for word in words:
+        run = await end_run(admin, metadata=json.dumps({"task_type": word}))
+        await enter(admin, run_id=run, step=word, task_type=word)
+    run = await end_run(admin, agent=widest, metadata=json.dumps({"task_type": widest}))
+    longest = {"tenant": "t" * 64, "lane": "l" * 32, "tier": "t" * 128, "route": "r" * 128, "key_id": str(run)}
+    await enter(admin, run_id=run, agent=widest, step=widest, task_type=widest, **longest)
+    await count_all(Rollup(database))
+    for table in ("usage_call", "usage_run"):
+        sums = f"select distinct task_type from {table} where detail = 'owner' and span = 'day' order by 1"
+        kept = [row[0] for row in await admin.fetch(sums)]
+        assert sorted(name[:20] for name in kept) == sorted([*(word[:20] for word in words), widest[:20]])
+        assert widest in kept
+    assert len(await admin.fetch("select from usage_call where detail = 'owner' and span = 'day'")) == 3
 
 
 async def test_what_commits_late_is_counted_when_it_does(database: Database, admin: asyncpg.Connection) -> None:
