@@ -88,4 +88,6 @@ def _moment(text: str) -> datetime:
 
 
 def _ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = datetime.now(UTC)
+    past = timedelta(seconds=min(seconds, now.timestamp()))
+    return (now - past).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -36,6 +36,13 @@ def test_alerts_are_listed(server: ContractServer) -> None:
     assert tollway(server, "alerts", "--kind", "odd").exit_code == 2
 
 
+def test_since_before_all_time_is_since_ever(server: ContractServer) -> None:
+    """A duration longer than any calendar asks for all alerts there are."""
+    server.on("GET /v1/alerts", Reply(200, {"items": [], "next": None}))
+    assert tollway(server, "alerts", "--since", "99999999999d").exit_code == 0
+    assert dict(parse_qsl(server.asked("GET /v1/alerts")[-1].query))["since"].startswith("1970-01-01T")
+
+
 def test_without_alerts_it_says_so(server: ContractServer) -> None:
     """An empty list is a sentence."""
     server.on("GET /v1/alerts", Reply(200, {"items": [], "next": None}))
