@@ -2,6 +2,7 @@
 
 import csv
 import io
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ import pytest
 from asgi_client import AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness
 from record_kit import clock, session
+from tollway.ingress.routes import usage
 from tollway.record.database import Database
 from tollway.record.rollup import Rollup
 from usage_kit import count_all, end_run, enter
@@ -142,6 +144,45 @@ async def test_csv_is_safe_to_open(admin: AsgiClient, used: Database) -> None:
         ]
         assert (rows[2]["cost_usd"], rows[2]["cost_nano"]) == ("4.000000000", "4000000000")
         assert (rows[2]["runs"], rows[2]["saved_prompt_cache_usd"]) == ("2", "0.500000000")
+
+
+async def test_a_table_is_written_beside_the_loop(
+    admin: AsgiClient, used: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing many rows as CSV keeps no other request of the process waiting: it is done in another thread."""
+    threads = set()
+
+    def dollars(amount: float) -> str:
+        threads.add(threading.get_ident())
+        return str(amount)
+
+    monkeypatch.setattr(usage, "_dollars", dollars)
+    assert (await admin.get("/v1/usage?group_by=agent&format=csv")).status == 200
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_pages_of_runs_come_to_the_whole(admin: AsgiClient, database: Database) -> None:
+    """Pages of one or two agents of tenants are all of them in their order, each once, as a whole page has them."""
+    async with session(database.options.url) as writer:
+        for n, (tenant, agent) in enumerate((tenant, agent) for tenant in "abc" for agent in ("x", "y", "é")):
+            for state in ("failed", "succeeded"):
+                await end_run(writer, tenant=tenant, agent=agent, state=state, llm_calls=n, cost_nano=n * 1000)
+    await count_all(Rollup(database))
+    path = "/v1/usage/runs?group_by=tenant"
+    whole = (await admin.get(path)).json["items"]
+    assert [(row["tenant"], row["agent"]) for row in whole] == [(t, a) for t in "abc" for a in ("x", "y", "é")]
+    assert [row["calls_per_run"]["p50"] for row in whole] == list(range(9))
+    assert all(row["states"] == {"failed": 1, "succeeded": 1} for row in whole)
+    for limit in (1, 2):
+        rows, cursor = [], ""
+        while True:
+            page = (await admin.get(f"{path}&limit={limit}{cursor}")).json
+            rows += page["items"]
+            if page["next"] is None:
+                break
+            cursor = f"&cursor={page['next']}"
+        assert rows == whole
 
 
 async def test_runs_come_in_percentiles(admin: AsgiClient, harness: ApiHarness, database: Database) -> None:
