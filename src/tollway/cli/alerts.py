@@ -78,9 +78,16 @@ def _print(session: Session, alert: dict[str, Any]) -> None:
 
 def _row(alert: dict[str, Any]) -> list[str]:
     data = {name: value for name, value in alert["data"].items() if value is not None and not name.endswith("_nano")}
-    told = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in data.items())
+    told = " ".join(f"{name}={_shown(value)}" for name, value in data.items())
     over = age(_moment(alert["over_at"])) if alert["over_at"] else ""
     return [age(_moment(alert["at"])), alert["kind"], alert["tenant"] or "", alert["subject"], over, told]
+
+
+def _shown(value: Any) -> str:
+    """A value as people read it; a number to the nano-dollar, never in powers of ten."""
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _moment(text: str) -> datetime:

@@ -36,6 +36,16 @@ def test_alerts_are_listed(server: ContractServer) -> None:
     assert tollway(server, "alerts", "--kind", "odd").exit_code == 2
 
 
+def test_small_amounts_are_readable(server: ContractServer) -> None:
+    """Thousandths of a cent stand in digits, not in powers of ten; whole numbers without a fraction."""
+    data = {"at_pct": 80.0, "hard_usd": 0.00001, "spent_usd": 0.000000001, "left_usd": 1_000_000_000.0}
+    server.on("GET /v1/alerts", Reply(200, {"items": [{**ALERT, "data": data}], "next": None}))
+    shown = tollway(server, "alerts").stdout
+    assert all(
+        word in shown for word in ("at_pct=80 ", "hard_usd=0.00001 ", "spent_usd=0.000000001", "left_usd=1000000000")
+    )
+
+
 def test_since_before_all_time_is_since_ever(server: ContractServer) -> None:
     """A duration longer than any calendar asks for all alerts there are."""
     server.on("GET /v1/alerts", Reply(200, {"items": [], "next": None}))
