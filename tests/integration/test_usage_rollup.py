@@ -15,6 +15,7 @@ from tollway.domain.snapshots import Stride, read_snapshot
 from tollway.domain.usage import bucket_of
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.rollup import Rollup
+from tollway.record.spending import SpendRecord
 from tollway.record.upkeep import Upkeep
 from tollway.runtime.rollup import REST_IDLE_S, UsageRollup
 from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree, totals_agree
@@ -185,6 +186,23 @@ async def test_far_behind_it_goes_in_bounded_steps(database: Database, admin: as
     )
 
 
+async def test_what_fails_is_tried_again_with_less(database: Database, admin: asyncpg.Connection) -> None:
+    """After passes that failed, as by taking too long, a pass counts little, and by and by all is counted. (P10)"""
+    rollup = Rollup(database, Stride(1 << 40))
+    for _ in range(20):
+        await enter(admin)
+    await admin.execute("alter table usage_run rename to elsewhere")
+    for _ in range(14):
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await rollup.count()
+    await admin.execute("alter table elsewhere rename to usage_run")
+    counted = await rollup.count()
+    assert counted.behind
+    assert counted.entries <= 1
+    await count_all(rollup)
+    assert await by_usage(admin) == await by_the_ledger(admin) != {}
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_it_is_the_ledger_whatever_happens_at_once(
     database: Database, database_url: str, admin: asyncpg.Connection, seed: int
@@ -323,6 +341,31 @@ async def test_the_keeper_counts_what_comes_while_it_idles(database: Database, a
         await enter(admin)
         await duty.look()
         assert await by_usage(admin) == await by_the_ledger(admin) != {}
+
+
+async def test_counting_afresh_goes_in_bounded_steps(database: Database, admin: asyncpg.Connection) -> None:
+    """What is counted afresh is not one transaction's, so a pass may count a part of it; spending is not seen anew."""
+    spend = SpendRecord(database)
+    for _ in range(300):
+        await enter(admin)
+        await end_run(admin)
+    await count_all(Rollup(database))
+    before = await by_usage(admin)
+    async with database.connection() as connection, connection.transaction():
+        await spend.fold(connection, clock.now())
+    spent = await admin.fetchval("select sum(nano) from spend_minute")
+    await admin.execute("select recount_usage()")
+    last, counted = read_snapshot("3:3:"), 0
+    while last.xmax < 20 and not counted:  # each page of the table has a number of its own
+        found = await Rollup(database, Stride(1)).count()
+        counted = found.entries
+        last = read_snapshot(await admin.fetchval("select snapshot::text from usage_cursor"))
+    assert 0 < counted < 300
+    await count_all(Rollup(database))
+    assert await by_usage(admin) == before
+    async with database.connection() as connection, connection.transaction():
+        await spend.fold(connection, clock.now())
+    assert await admin.fetchval("select sum(nano) from spend_minute") == spent
 
 
 async def test_a_restored_database_is_counted_afresh(database: Database, admin: asyncpg.Connection) -> None:
