@@ -17,6 +17,7 @@ from tollway.record.database import Database, DatabaseOptions
 from tollway.record.rollup import Rollup
 from tollway.record.spending import SpendRecord
 from tollway.record.upkeep import Upkeep
+from tollway.record.usage import UsageQuery, read_usage, read_usage_runs
 from tollway.runtime.rollup import REST_IDLE_S, UsageRollup
 from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree, totals_agree
 
@@ -258,6 +259,27 @@ async def test_a_run_counts_once_in_each_thing_it_called(database: Database, adm
     assert await runs_of(admin, "step") == {("a",): 1, ("b",): 1}
     assert await runs_of(admin, "tier step") == {("fast", "a"): 1, ("fast", "b"): 1, ("best", "b"): 1}
     assert len(await runs_of(admin, "route step")) == 4
+
+
+@pytest.mark.parametrize("unfolded", [0, 1, 20, 50])
+async def test_a_report_has_its_days_however_they_are_kept(
+    database: Database, admin: asyncpg.Connection, unfolded: int
+) -> None:
+    """Any days up to today, or before it, are added up once each, in months or singly, whatever is folded. (P10)"""
+    for ago in range(60):
+        await enter(admin, at=days_ago(ago), nano=1 << ago % 30)
+        await end_run(admin, at=days_ago(ago), cost_nano=1 << ago % 30)
+    await admin.execute("update usage_cursor set folded = $1", days_ago(60).date())
+    rollup, stop = Rollup(database), days_ago(unfolded).date()
+    while (await rollup.count()).anything and await admin.fetchval("select folded from usage_cursor") < stop:
+        pass
+    for first, last in ((59, -1), (40, -1), (30, -1), (29, -20), (12, 0), (50, 5), (59, 31), (21, 20), (0, -1), (2, 1)):
+        wanted = UsageQuery(days_ago(first).date(), days_ago(last).date(), ("agent",))
+        told = sum(1 << ago % 30 for ago in range(max(last + 1, 0), first + 1))
+        assert [row["cost_nano"] for row in await read_usage(database, wanted, None, 2)] == [told]
+        (runs,) = await read_usage_runs(database, wanted)
+        assert (runs["cost_nano"], runs["runs"]) == (told, first - max(last, -1))
+        assert runs["cost_nano_per_run"]["p50"] is not None
 
 
 async def test_days_that_are_over_are_folded_into_months(database: Database, admin: asyncpg.Connection) -> None:

@@ -122,9 +122,9 @@ async def _report(database: Database, name: str, *arguments: Any) -> list[Any]:
         return await database.on(connection, name, *arguments)
 
 
-def _units(wanted: UsageQuery, *, by_day: bool) -> tuple[list[str], list[date], list[bool]]:
+def _units(wanted: UsageQuery, *, by_day: bool) -> tuple[list[str], list[date], list[date | None]]:
     units = cover(wanted.begin, wanted.end, by_day=by_day)
-    return [unit.span for unit in units], [unit.begins for unit in units], [unit.inside for unit in units]
+    return [unit.span for unit in units], [unit.begins for unit in units], [unit.upto for unit in units]
 
 
 def _tenants(filters: Mapping[str, str], detail: str) -> tuple[str, str]:

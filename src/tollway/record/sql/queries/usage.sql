@@ -11,8 +11,8 @@ select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit
 -- `offset 0` has each unit's rows found by their key: a join might be planned to read all there are.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 ), called as (
     select case when $4::bool then u.begins::text else '' end as day,
         case when $5::bool then u.tenant else '' end as tenant,
@@ -75,8 +75,8 @@ limit $24;
 -- are the first and the last tenant, $7 may name an agent, $8 is which of the rows tell enough apart.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.state, sum(u.runs)::bigint as runs, sum(u.calls)::bigint as calls,
     sum(u.cost_nano)::bigint as cost_nano
@@ -92,8 +92,8 @@ order by 1, 2, 3;
 -- How many runs of each agent (and tenant, if $4) are in each bucket of calls and of cost. The parameters are the first seven above.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.measure, u.bucket::int as bucket, sum(u.runs)::bigint as runs
 from units d cross join lateral (
