@@ -80,6 +80,17 @@ async def test_any_group_and_filter(admin: AsgiClient, used: Database, query: st
     assert sorted((tuple(row[name] for name in names) for row in found["items"]), key=str) == sorted(rows, key=str)
 
 
+async def test_a_long_name_is_a_filter_in_full_and_as_it_is_shown(admin: AsgiClient, database: Database) -> None:
+    """A step longer than its sums keep is found by its own name, and by the shorter one that a report shows."""
+    async with session(database.options.url) as writer:
+        await enter(writer, step="s" * 200, nano=3)
+        await enter(writer, step="s" * 201, nano=5)
+    await count_all(Rollup(database))
+    shown = {row["cost_nano"]: row["step"] for row in (await admin.get("/v1/usage?group_by=step")).json["items"]}
+    for name in ("s" * 200, shown[3]):
+        assert (await admin.get(f"/v1/usage?step={quote(name)}")).json["total"]["cost_nano"] == 3
+
+
 async def test_days_are_whole_and_in_utc(admin: AsgiClient, used: Database) -> None:
     """`from` is the first day, `to` the first that is not meant; by day each has its own; months add up as days do."""
     today, before = f"{day(0):%Y-%m-%d}", f"{day(3):%Y-%m-%d}"

@@ -33,8 +33,8 @@ with units as materialized (
         where c.detail = $25 and c.span = d.span and c.begins = d.begins and c.tenant between $14 and $15 offset 0
     ) as u
     where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
-        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
-        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = usage_step($20))
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = usage_task_type($22))
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), ended as (
     select case when $4::bool then u.begins::text else '' end as day,
@@ -52,8 +52,8 @@ with units as materialized (
         where r.detail = $25 and r.part = $13 and r.span = d.span and r.begins = d.begins and r.tenant between $14 and $15 offset 0
     ) as u
     where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
-        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
-        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = usage_step($20))
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = usage_task_type($22))
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), both_sides as (
     select day collate "C" as day, tenant, agent, lane, tier, route, step, key, task_type, coalesce(e.runs, 0) as runs,
