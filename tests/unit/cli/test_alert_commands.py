@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
@@ -60,7 +61,7 @@ def test_without_alerts_it_says_so(server: ContractServer) -> None:
 
 
 def test_new_alerts_are_followed(server: ContractServer) -> None:
-    """`--follow` prints each alert once, those there first, as lines, until Ctrl-C."""
+    """`--follow` prints each alert once, those there first, as lines, until Ctrl-C; new by the server's clock."""
     newer = {
         **ALERT,
         "id": "019ab3c4-5d6e-7f80-9a1b-2c3d4e5f6072",
@@ -81,6 +82,8 @@ def test_new_alerts_are_followed(server: ContractServer) -> None:
         following.send_signal(signal.SIGINT)
         assert following.stdout.read() == ""
         assert following.wait(timeout=20) == 130
+    asked = dict(parse_qsl(server.asked("GET /v1/alerts")[-1].query))
+    assert datetime.fromisoformat(str(ALERT["at"])) - datetime.fromisoformat(asked["since"]) == timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(
