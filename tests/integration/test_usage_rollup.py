@@ -1,6 +1,7 @@
 """Usage is the ledger, summed up: each entry and ended run once, whatever commits late, is undone or killed."""
 
 import asyncio
+import json
 import random
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,7 +15,9 @@ from tollway.domain.snapshots import Stride, read_snapshot
 from tollway.domain.usage import bucket_of
 from tollway.record.database import Database, DatabaseOptions
 from tollway.record.rollup import Rollup
+from tollway.record.spending import SpendRecord
 from tollway.record.upkeep import Upkeep
+from tollway.record.usage import UsageQuery, read_usage, read_usage_runs
 from tollway.runtime.rollup import REST_IDLE_S, UsageRollup
 from usage_kit import by_the_ledger, by_usage, count_all, end_run, enter, months_agree, totals_agree
 
@@ -53,6 +56,25 @@ async def test_every_kind_of_entry_is_counted_for_what_it_is(database: Database,
     assert (row["saved_prompt_nano"], row["saved_shift_nano"]) == (7, 50)
     assert (found["", ""]["calls"], found["", ""]["cost_nano"]) == (0, 5)
     assert await by_usage(admin) == await by_the_ledger(admin)
+
+
+async def test_names_of_any_length_are_counted(database: Database, admin: asyncpg.Connection) -> None:
+    """Steps and task types of any length are counted, each apart; a task type that a budget may name is kept. (P10)"""
+    words = [random.randbytes(8000).hex(), random.randbytes(8000).hex()]
+    widest = "".join(chr(0x1F300 + random.randrange(256)) for _ in range(255))
+    for word in words:
+        run = await end_run(admin, metadata=json.dumps({"task_type": word}))
+        await enter(admin, run_id=run, step=word, task_type=word)
+    run = await end_run(admin, agent=widest, metadata=json.dumps({"task_type": widest}))
+    longest = {"tenant": "t" * 64, "lane": "l" * 32, "tier": "t" * 128, "route": "r" * 128, "key_id": str(run)}
+    await enter(admin, run_id=run, agent=widest, step=widest, task_type=widest, **longest)
+    await count_all(Rollup(database))
+    for table in ("usage_call", "usage_run"):
+        sums = f"select distinct task_type from {table} where detail = 'owner' and span = 'day' order by 1"
+        kept = [row[0] for row in await admin.fetch(sums)]
+        assert sorted(name[:20] for name in kept) == sorted([*(word[:20] for word in words), widest[:20]])
+        assert widest in kept
+    assert len(await admin.fetch("select from usage_call where detail = 'owner' and span = 'day'")) == 3
 
 
 async def test_what_commits_late_is_counted_when_it_does(database: Database, admin: asyncpg.Connection) -> None:
@@ -165,6 +187,23 @@ async def test_far_behind_it_goes_in_bounded_steps(database: Database, admin: as
     )
 
 
+async def test_what_fails_is_tried_again_with_less(database: Database, admin: asyncpg.Connection) -> None:
+    """After passes that failed, as by taking too long, a pass counts little, and by and by all is counted. (P10)"""
+    rollup = Rollup(database, Stride(1 << 40))
+    for _ in range(20):
+        await enter(admin)
+    await admin.execute("alter table usage_run rename to elsewhere")
+    for _ in range(14):
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await rollup.count()
+    await admin.execute("alter table elsewhere rename to usage_run")
+    counted = await rollup.count()
+    assert counted.behind
+    assert counted.entries <= 1
+    await count_all(rollup)
+    assert await by_usage(admin) == await by_the_ledger(admin) != {}
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_it_is_the_ledger_whatever_happens_at_once(
     database: Database, database_url: str, admin: asyncpg.Connection, seed: int
@@ -220,6 +259,27 @@ async def test_a_run_counts_once_in_each_thing_it_called(database: Database, adm
     assert await runs_of(admin, "step") == {("a",): 1, ("b",): 1}
     assert await runs_of(admin, "tier step") == {("fast", "a"): 1, ("fast", "b"): 1, ("best", "b"): 1}
     assert len(await runs_of(admin, "route step")) == 4
+
+
+@pytest.mark.parametrize("unfolded", [0, 1, 20, 50])
+async def test_a_report_has_its_days_however_they_are_kept(
+    database: Database, admin: asyncpg.Connection, unfolded: int
+) -> None:
+    """Any days up to today, or before it, are added up once each, in months or singly, whatever is folded. (P10)"""
+    for ago in range(60):
+        await enter(admin, at=days_ago(ago), nano=1 << ago % 30)
+        await end_run(admin, at=days_ago(ago), cost_nano=1 << ago % 30)
+    await admin.execute("update usage_cursor set folded = $1", days_ago(60).date())
+    rollup, stop = Rollup(database), days_ago(unfolded).date()
+    while (await rollup.count()).anything and await admin.fetchval("select folded from usage_cursor") < stop:
+        pass
+    for first, last in ((59, -1), (40, -1), (30, -1), (29, -20), (12, 0), (50, 5), (59, 31), (21, 20), (0, -1), (2, 1)):
+        wanted = UsageQuery(days_ago(first).date(), days_ago(last).date(), ("agent",))
+        told = sum(1 << ago % 30 for ago in range(max(last + 1, 0), first + 1))
+        assert [row["cost_nano"] for row in await read_usage(database, wanted, None, 2)] == [told]
+        (runs,) = await read_usage_runs(database, wanted)
+        assert (runs["cost_nano"], runs["runs"]) == (told, first - max(last, -1))
+        assert runs["cost_nano_per_run"]["p50"] is not None
 
 
 async def test_days_that_are_over_are_folded_into_months(database: Database, admin: asyncpg.Connection) -> None:
@@ -303,6 +363,31 @@ async def test_the_keeper_counts_what_comes_while_it_idles(database: Database, a
         await enter(admin)
         await duty.look()
         assert await by_usage(admin) == await by_the_ledger(admin) != {}
+
+
+async def test_counting_afresh_goes_in_bounded_steps(database: Database, admin: asyncpg.Connection) -> None:
+    """What is counted afresh is not one transaction's, so a pass may count a part of it; spending is not seen anew."""
+    spend = SpendRecord(database)
+    for _ in range(300):
+        await enter(admin)
+        await end_run(admin)
+    await count_all(Rollup(database))
+    before = await by_usage(admin)
+    async with database.connection() as connection, connection.transaction():
+        await spend.fold(connection, clock.now())
+    spent = await admin.fetchval("select sum(nano) from spend_minute")
+    await admin.execute("select recount_usage()")
+    last, counted = read_snapshot("3:3:"), 0
+    while last.xmax < 20 and not counted:  # each page of the table has a number of its own
+        found = await Rollup(database, Stride(1)).count()
+        counted = found.entries
+        last = read_snapshot(await admin.fetchval("select snapshot::text from usage_cursor"))
+    assert 0 < counted < 300
+    await count_all(Rollup(database))
+    assert await by_usage(admin) == before
+    async with database.connection() as connection, connection.transaction():
+        await spend.fold(connection, clock.now())
+    assert await admin.fetchval("select sum(nano) from spend_minute") == spent
 
 
 async def test_a_restored_database_is_counted_afresh(database: Database, admin: asyncpg.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -129,6 +130,27 @@ class Seconds(click.ParamType[float]):
         if not 0 <= seconds < float("inf"):
             self.fail(f"{value!r} must not be negative or endless", param, ctx)
         return seconds
+
+
+def finite(text: str) -> float:
+    """A number as it is written. Raises ValueError, also for `nan` and `inf`: JSON has null for these, no limit."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+class Number(click.ParamType[float]):
+    """A number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; fails with a usage error."""
+        try:
+            return finite(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
 
 
 def pairs(items: tuple[str, ...], what: str) -> dict[str, str]:

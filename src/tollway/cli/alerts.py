@@ -37,9 +37,10 @@ async def alerts(
     filters = {name: value for name, value in named.items() if value}
     if only_open:
         filters["open"] = "true"
+    known = await _lately(session, filters, await _read(session, filters, 1)) if follow else []
     found = await _read(session, filters if since is None else {**filters, "since": _ago(since)}, limit)
     if follow:
-        await _follow(session, filters, found)
+        await _follow(session, filters, found, known)
     elif session.as_json:
         print_json({"items": found, "next": None})
     else:
@@ -55,17 +56,28 @@ async def _read(session: Session, filters: dict[str, str], limit: int) -> list[d
     return found
 
 
-async def _follow(session: Session, filters: dict[str, str], found: list[dict[str, Any]]) -> None:
-    """Print what was found, oldest first, and then whatever is new."""
+async def _lately(session: Session, filters: dict[str, str], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was told since the newest that is known, and a little before, by the server's clock."""
+    since = {}
+    if known:
+        newest = max(_moment(alert["at"]) for alert in known)
+        since = {"since": _rfc3339(newest - timedelta(seconds=_LATE_S))}
+    return [alert async for alert in session.client.alerts(**filters, **since)]
+
+
+async def _follow(
+    session: Session, filters: dict[str, str], found: list[dict[str, Any]], known: list[dict[str, Any]]
+) -> None:
+    """Print what was found, oldest first, and then whatever is neither in it nor known."""
     seen: set[str] = set()
     while True:
         for alert in reversed(found):
             if alert["id"] not in seen:
                 _print(session, alert)
-        seen |= {alert["id"] for alert in found}
-        since = _ago(_LATE_S)
+        seen |= {alert["id"] for alert in (*found, *known)}
+        known = found or known
         await asyncio.sleep(_FOLLOW_EVERY_S)
-        found = [alert async for alert in session.client.alerts(**filters, since=since)]
+        found = await _lately(session, filters, known)
 
 
 def _print(session: Session, alert: dict[str, Any]) -> None:
@@ -78,9 +90,16 @@ def _print(session: Session, alert: dict[str, Any]) -> None:
 
 def _row(alert: dict[str, Any]) -> list[str]:
     data = {name: value for name, value in alert["data"].items() if value is not None and not name.endswith("_nano")}
-    told = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in data.items())
+    told = " ".join(f"{name}={_shown(value)}" for name, value in data.items())
     over = age(_moment(alert["over_at"])) if alert["over_at"] else ""
     return [age(_moment(alert["at"])), alert["kind"], alert["tenant"] or "", alert["subject"], over, told]
+
+
+def _shown(value: Any) -> str:
+    """A value as people read it; a number to the nano-dollar, never in powers of ten."""
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _moment(text: str) -> datetime:
@@ -88,4 +107,10 @@ def _moment(text: str) -> datetime:
 
 
 def _ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = datetime.now(UTC)
+    past = timedelta(seconds=min(seconds, now.timestamp()))
+    return _rfc3339(now - past)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

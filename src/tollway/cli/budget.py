@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from tollway.cli._command import Session, client_command, example
+from tollway.cli._command import Number, Session, client_command, example, finite
 from tollway.cli._output import print_json, print_table
 from tollway.cli.budget_rungs import COMMANDS
 
@@ -27,7 +27,7 @@ class _Amount(click.ParamType[Any]):
         if value == "none":
             return value
         try:
-            return float(value)
+            return finite(value)
         except ValueError:
             self.fail(f"{value!r} is neither an amount of dollars nor none", param, ctx)
 
@@ -45,7 +45,7 @@ class _Ladder(click.ParamType[Any]):
         for step in value.split(","):
             at_pct, _, rung = step.strip().partition(":")
             try:
-                steps.append({"at_pct": float(at_pct), "rung": rung})
+                steps.append({"at_pct": finite(at_pct), "rung": rung})
             except ValueError:
                 self.fail(f"{step!r} is no step; write 80:lower_tier,100:park", param, ctx)
             if rung not in _RUNGS:
@@ -98,7 +98,7 @@ def _identified(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--soft", "soft_usd", type=_Amount(), help="Dollars from which on alerts are raised.")
 @click.option("--on-hard", type=click.Choice(("park", "refuse")), help="What becomes of runs when it is spent.")
 @click.option("--ladder", type=_Ladder(), help="From which per cent of the hard limit on service degrades, and how.")
-@click.option("--interactive-share", type=float, help="Part of it, 0 to 1, kept for the interactive lane.")
+@click.option("--interactive-share", type=Number(), help="Part of it, 0 to 1, kept for the interactive lane.")
 @client_command
 async def set_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
     """Make a budget of TENANT, or change what is given of it. Needs an admin key.

@@ -1,10 +1,11 @@
 """`tollway tenant`: who is billed, limited and isolated."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from tollway.cli._command import Session, client_command, example
+from tollway.cli._command import Number, Session, client_command, example, finite
 from tollway.cli._output import console, print_json, print_table
 from tollway.cli.budget import show_budgets
 
@@ -14,7 +15,7 @@ class _Limit(click.ParamType[Any]):
 
     name = "number|none"
 
-    def __init__(self, kind: type[int] | type[float]) -> None:
+    def __init__(self, kind: Callable[[str], int | float]) -> None:
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -49,8 +50,8 @@ def tenant() -> None:
 )
 @click.argument("tenant_id", metavar="ID")
 @click.option("--name", help="How people call it.")
-@click.option("--weight", type=float, help="Its share of what is contended for; others have 1.")
-@click.option("--runs-per-s", type=_Limit(float), help="Submits it may make a second.")
+@click.option("--weight", type=Number(), help="Its share of what is contended for; others have 1.")
+@click.option("--runs-per-s", type=_Limit(finite), help="Submits it may make a second.")
 @click.option("--max-queued", type=_Limit(int), help="Runs it may have queued.")
 @click.option("--max-running", type=_Limit(int), help="Runs it may have running.")
 @click.option("--tokens-per-min", type=_Limit(int), help="Tokens it may use a minute.")

@@ -15,7 +15,7 @@ from tollway.client.errors import ApiError, RunFailed
 from tollway.client.events import follow
 from tollway.client.options import ReplayOptions, RunFilter, RunSpec, SubmitOptions, TenantSettings
 from tollway.client.revisions import revise
-from tollway.client.transport import Call, ClientOptions, Transport, encode
+from tollway.client.transport import Call, ClientOptions, Transport, check_finite, encode, encode_settings
 from tollway.client.usage import PATH, RUNS_PATH, UsageFilter, fetch_usage, fetch_usage_csv
 from tollway.client.views import RunEvent, RunView, StepView, as_event, as_run, as_step
 
@@ -293,8 +293,11 @@ class Client:
         query: Sequence[tuple[str, str]] = (),
         repeatable: bool = True,
     ) -> Any:
-        """Any route of the API: its JSON, or None for an empty answer. For what has no method of its own."""
-        payload = None if body is None else encode(body)
+        """Any route of the API: its JSON, or None for an empty answer. For what has no method of its own.
+
+        Raises ValueError for a number in the body that is not finite.
+        """
+        payload = None if body is None else encode_settings(body)
         answer = await self._transport.send(Call(method, path, list(query), body=payload, repeatable=repeatable))
         return answer.json() if answer.body else None
 
@@ -332,7 +335,10 @@ class Client:
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given; None is not given, except as an input."""
+    """The options that were given; None is not given, except as an input. Raises ValueError for what is not finite."""
+    for name, value in options.items():
+        if isinstance(value, float) and name != "input":
+            check_finite(value, name)
     return {name: value for name, value in options.items() if value is not None or name == "input"}
 
 

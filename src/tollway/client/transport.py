@@ -6,10 +6,11 @@ idempotency key). Others are repeated only when the server surely did nothing: n
 
 import asyncio
 import atexit
+import math
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -180,6 +181,24 @@ def is_loopback(url: str) -> bool:
 def encode(value: object) -> bytes:
     """JSON of plain values, msgspec structs, dataclasses and Pydantic models. Raises TypeError for others."""
     return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def encode_settings(value: object) -> bytes:
+    """The same of settings, where NaN and infinity must not become null, which lifts a limit: ValueError for them."""
+    check_finite(value, "the body")
+    return encode(value)
+
+
+def check_finite(value: object, name: str) -> None:
+    """Raise ValueError, by its name, for a number within plain values that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_finite(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_finite(inner, name)
 
 
 def _plain(value: object) -> object:

@@ -40,10 +40,17 @@ def step_towards(last: Snapshot, now: Snapshot, xids_max: int) -> Snapshot:
     return Snapshot(min(now.xmin, bound), bound, running)
 
 
+XIDS_USUAL = 10_000
+
+
 class Stride(NamedTuple):
     """How many transactions a pass looks at: fewer after one that found much, more after one that found little."""
 
-    xids: int = 10_000
+    xids: int = XIDS_USUAL
+
+    def after_failure(self) -> "Stride":
+        """The next pass' stride if this one fails, as when it would take longer than it may."""
+        return Stride(max(XIDS_LEAST, min(self.xids, XIDS_USUAL) // 2))
 
     def after(self, counted: int) -> "Stride":
         """The next pass' stride, by the rows that this one counted."""
@@ -53,4 +60,4 @@ class Stride(NamedTuple):
 
 
 ROWS_MANY, ROWS_FEW = 40_000, 10_000
-XIDS_LEAST, XIDS_MOST = 100, 1 << 40
+XIDS_LEAST, XIDS_MOST = 1, 1 << 40

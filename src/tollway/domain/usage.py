@@ -17,25 +17,35 @@ BUCKET_ERROR = 0.5 / _EXACT
 
 
 class Unit(NamedTuple):
-    """One day or month of rows. `inside` is a day of a month that is asked for too: it counts while that lacks it."""
+    """One day or month of rows. `upto` is None for a day that counts by itself.
+
+    Else it is of a month that counts, if that holds no day from `upto` on yet, and of its days, each of which counts
+    while its month lacks it or does not count.
+    """
 
     span: str
     begins: date
-    inside: bool = False
+    upto: date | None = None
 
 
 def cover(begin: date, end: date, *, by_day: bool = False) -> list[Unit]:
-    """What has every day from `begin` to before `end` exactly once: whole months as such unless `by_day`, else days."""
+    """What has every day from `begin` to before `end` exactly once.
+
+    Months from their first day on are asked for as such, unless `by_day`: also one that `end` cuts, which will do as
+    long as it holds no more than that, as the present month up to today does.
+    """
     units = []
     day = begin
     while day < end:
         after = month_after(day)
-        whole = not by_day and day.day == 1 and after <= end
-        if whole:
-            units.append(Unit("month", day))
-        last = after if whole else day + timedelta(days=1)
-        while day < last:
-            units.append(Unit("day", day, whole))
+        if by_day or day.day != 1:
+            units.append(Unit("day", day))
+            day += timedelta(days=1)
+            continue
+        upto = date.max if after <= end else end
+        units.append(Unit("month", day, upto))
+        while day < min(after, end):
+            units.append(Unit("day", day, upto))
             day += timedelta(days=1)
     return units
 

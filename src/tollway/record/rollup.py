@@ -58,14 +58,15 @@ class Rollup:
             now = read_snapshot((await self._database.on(connection, "present_snapshot"))[0]["snapshot"])
             if now.xmax < last.xmax:
                 raise ConfigError("database.url", "(hidden)", _FOREIGN)
-            upto = step_towards(last, now, self._stride.xids)
+            stride, self._stride = self._stride, self._stride.after_failure()
+            upto = step_towards(last, now, stride.xids)
             counted = await self._count(connection, (last, upto), held[0]["folded"])
             behind = upto != now
             if not behind and held[0]["folded"] < held[0]["today"]:
                 await self._database.on(connection, "fold_usage", held[0]["folded"])
                 behind = True
         found = counted[0] + counted[1]
-        self._stride = self._stride.after(found)
+        self._stride = stride.after(found)
         return Counted(*counted, behind)
 
     async def summarize(self) -> None:

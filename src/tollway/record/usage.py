@@ -41,6 +41,14 @@ async def read_usage(
 
     Raises DatabaseUnavailable.
     """
+    rows = await read_usage_sums(database, wanted, after, limit)
+    return [usage_document(row, wanted.groups) for row in rows]
+
+
+async def read_usage_sums(
+    database: Database, wanted: UsageQuery, after: Sequence[str] | None, limit: int
+) -> Sequence[Mapping[str, Any]]:
+    """The same as bare sums, for `usage_document`."""
     told_apart = {*wanted.groups, *wanted.filters}
     detail = detail_of(told_apart)
     rows = await _report(
@@ -56,8 +64,8 @@ async def read_usage(
         detail,
     )
     if not rows and not wanted.groups and after is None:
-        return [_document(dict.fromkeys((*SUMS, *SAVINGS.values()), 0), ())]
-    return [_document(row, wanted.groups) for row in rows]
+        return [dict.fromkeys((*SUMS, *SAVINGS.values()), 0)]
+    return rows
 
 
 def key_of(document: Mapping[str, Any]) -> list[str]:
@@ -65,22 +73,34 @@ def key_of(document: Mapping[str, Any]) -> list[str]:
     return [document.get(name) or "" for name in GROUPS]
 
 
-async def read_usage_runs(database: Database, wanted: UsageQuery) -> list[dict[str, Any]]:
+async def read_usage_runs(
+    database: Database, wanted: UsageQuery, after: list[str] | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
     """Ended runs by agent, or by tenant and agent: how many, and percentiles of their calls and cost.
 
-    `groups` and `filters` may name `tenant` and `agent` alone. Raises DatabaseUnavailable.
+    Sorted, beyond the `run_key_of` another; at most `limit`. Groups and filters may name `tenant` and `agent` alone.
+    Raises DatabaseUnavailable.
     """
     by_tenant = "tenant" in wanted.groups
     detail = "owner" if by_tenant or "tenant" in wanted.filters else "whole"
-    told = (*_units(wanted, by_day=False), by_tenant, *_tenants(wanted.filters, detail), wanted.filters.get("agent"))
+    tenants, agent_only = _tenants(wanted.filters, detail), wanted.filters.get("agent")
+    units = _units(wanted, by_day=False)
     found: dict[tuple[str | None, str], dict[str, Any]] = {}
-    for row in await _report(database, "read_usage_runs", *told, detail):
+    for row in await _report(database, "read_usage_runs", *units, by_tenant, *tenants, agent_only, detail):
+        if after is not None and run_key_of(row) <= after:
+            continue
+        if len(found) == limit and (row["tenant"], row["agent"]) not in found:
+            break
         document = found.setdefault((row["tenant"], row["agent"]), _no_runs(row, by_tenant=by_tenant))
         document["states"][row["state"]] = row["runs"]
         for name in ("runs", "calls", "cost_nano"):
             document[name] += row[name]
+    if not found:
+        return []
+    if by_tenant:
+        tenants = next(iter(found))[0] or "", next(reversed(found))[0] or ""
     buckets: dict[tuple[str | None, str, str], dict[int, int]] = {}
-    for row in await _report(database, "read_usage_spread", *told):
+    for row in await _report(database, "read_usage_spread", *units, by_tenant, *tenants, agent_only):
         buckets.setdefault((row["tenant"], row["agent"], row["measure"]), {})[row["bucket"]] = row["runs"]
     for (tenant, agent), document in found.items():
         document["cost_usd"] = usd(document["cost_nano"])
@@ -91,15 +111,20 @@ async def read_usage_runs(database: Database, wanted: UsageQuery) -> list[dict[s
     return list(found.values())
 
 
+def run_key_of(row: Mapping[str, Any]) -> list[str]:
+    """Where runs of an agent stand among all of their query."""
+    return [row.get("tenant") or "", row["agent"]]
+
+
 async def _report(database: Database, name: str, *arguments: Any) -> list[Any]:
     async with database.connection() as connection, connection.transaction(readonly=True):
         await database.on(connection, "plan_anew")
         return await database.on(connection, name, *arguments)
 
 
-def _units(wanted: UsageQuery, *, by_day: bool) -> tuple[list[str], list[date], list[bool]]:
+def _units(wanted: UsageQuery, *, by_day: bool) -> tuple[list[str], list[date], list[date | None]]:
     units = cover(wanted.begin, wanted.end, by_day=by_day)
-    return [unit.span for unit in units], [unit.begins for unit in units], [unit.inside for unit in units]
+    return [unit.span for unit in units], [unit.begins for unit in units], [unit.upto for unit in units]
 
 
 def _tenants(filters: Mapping[str, str], detail: str) -> tuple[str, str]:
@@ -110,7 +135,8 @@ def _tenants(filters: Mapping[str, str], detail: str) -> tuple[str, str]:
     return _EVERY_TENANT if tenant is None else (tenant, tenant)
 
 
-def _document(row: Any, groups: Sequence[str]) -> dict[str, Any]:
+def usage_document(row: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """Sums as they are shown."""
     saved = {name: row[column] for name, column in SAVINGS.items()}
     total = sum(saved.values())
     return {

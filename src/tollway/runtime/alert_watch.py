@@ -78,7 +78,7 @@ class AlertWatch:
         self._options = options
         self._usual: dict[str, float | None] = {}
         self._usual_hour = self._closed_hour = self._judged_minute = 0
-        self._forget_at = 0.0
+        self._forget_at = self._looked_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -97,7 +97,8 @@ class AlertWatch:
         """One look. Raises DatabaseUnavailable, and then nothing was told."""
         parts, told, over = self._parts, list[Alert](), set[str]()
         async with parts.database.connection() as connection, connection.transaction():
-            excesses = await parts.spend.fold(connection, parts.clock.now())  # first: it keeps a second keeper waiting
+            now = parts.clock.now()
+            excesses = await parts.spend.fold(connection, now)  # first: it keeps a second keeper waiting
             open_keys = await parts.alerts.open_keys(connection)
             found = await self._find(connection, excesses, open_keys)
             news = [alert for alert in found.alerts if alert.key not in open_keys]
@@ -108,6 +109,7 @@ class AlertWatch:
             ended = [key for key, kind in open_keys.items() if kind in found.judged and key not in held]
             if ended:
                 over = await parts.alerts.end(connection, ended)
+        self._looked_at = now
         self._say(told, over)
 
     async def _keep_looking(self) -> None:
@@ -154,9 +156,9 @@ class AlertWatch:
         found: list[Alert] = []
         changed: dict[int, BurnRow] = {}
         for period in await self._parts.spend.periods(connection):
-            kept = None if period.burn is None else Burn(*period.burn)
+            kept = None if period.burn is None else Burn(*period.burn).rested(self._looked_at)
             burn = first_look(now, period.spent_nano) if kept is None else kept.after(now, period.spent_nano)
-            if kept is None or burn.spent_nano != kept.spent_nano or burn.faded >= 1:  # one at rest is left as it is
+            if kept is None or burn.spent_nano != kept.spent_nano or not burn.at_rest:
                 changed[period.account] = (burn.since, burn.since_nano, burn.at, burn.spent_nano, burn.faded)
             found += budget_alerts(period, burn, self._options.percents, open_keys)
         if changed:

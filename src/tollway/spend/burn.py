@@ -6,7 +6,7 @@ about an hour, so that a burst is not taken for the rest of the month, nor a qui
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MEMORY_S = 600.0
 FADE_S = 3600.0
@@ -47,6 +47,15 @@ class Burn:
         rate = max(0, spent_nano - self.spent_nano) / passed_s
         faded = self.faded + (rate - self.faded) * -math.expm1(-passed_s / MEMORY_S)
         return Burn(self.since, self.since_nano, at, spent_nano, faded)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing was spent for so long that it need not be kept anew while that stays so."""
+        return self.faded < 1
+
+    def rested(self, until: float) -> "Burn":
+        """The same, if at rest, seen unchanged at a later time: what goes then is not spread over the rest."""
+        return replace(self, at=until) if self.at_rest and until > self.at else self
 
     def projected_nano(self, at: float) -> int:
         """What will have been spent at a later time, as things stand."""

@@ -78,7 +78,10 @@ def _projected(spending: PeriodSpend, burn: Burn, open_keys: Collection[str]) ->
     until = burn.at + ENDLESS_HORIZON_S if spending.ends_at is None else spending.ends_at
     projected = burn.projected_nano(until)
     known = burn.at - burn.since >= PROJECTED_AGE_S and spending.spent_nano >= PROJECTED_SHARE_MIN * hard
-    if (projected > hard and known) or (told and projected >= HELD_SHARE * hard):
+    if told:  # what it says was said; to work out anew when the money ends takes a tenth of a millisecond
+        if projected >= HELD_SHARE * hard:
+            yield _alert(AlertKind.BUDGET_PROJECTED, spending)
+    elif projected > hard and known:
         rate = {
             "burn_usd_per_hour": money.usd(round(burn.recent * 3600)),
             "exhausts_at": _moment(burn.exhausts_at(hard)),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ import pytest
 from asgi_client import AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness
 from record_kit import clock, session
+from tollway.ingress.routes import usage
 from tollway.record.database import Database
 from tollway.record.rollup import Rollup
 from usage_kit import count_all, end_run, enter
@@ -78,6 +80,17 @@ async def test_any_group_and_filter(admin: AsgiClient, used: Database, query: st
     assert sorted((tuple(row[name] for name in names) for row in found["items"]), key=str) == sorted(rows, key=str)
 
 
+async def test_a_long_name_is_a_filter_in_full_and_as_it_is_shown(admin: AsgiClient, database: Database) -> None:
+    """A step longer than its sums keep is found by its own name, and by the shorter one that a report shows."""
+    async with session(database.options.url) as writer:
+        await enter(writer, step="s" * 200, nano=3)
+        await enter(writer, step="s" * 201, nano=5)
+    await count_all(Rollup(database))
+    shown = {row["cost_nano"]: row["step"] for row in (await admin.get("/v1/usage?group_by=step")).json["items"]}
+    for name in ("s" * 200, shown[3]):
+        assert (await admin.get(f"/v1/usage?step={quote(name)}")).json["total"]["cost_nano"] == 3
+
+
 async def test_days_are_whole_and_in_utc(admin: AsgiClient, used: Database) -> None:
     """`from` is the first day, `to` the first that is not meant; by day each has its own; months add up as days do."""
     today, before = f"{day(0):%Y-%m-%d}", f"{day(3):%Y-%m-%d}"
@@ -142,6 +155,45 @@ async def test_csv_is_safe_to_open(admin: AsgiClient, used: Database) -> None:
         ]
         assert (rows[2]["cost_usd"], rows[2]["cost_nano"]) == ("4.000000000", "4000000000")
         assert (rows[2]["runs"], rows[2]["saved_prompt_cache_usd"]) == ("2", "0.500000000")
+
+
+async def test_a_table_is_written_beside_the_loop(
+    admin: AsgiClient, used: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing many rows as CSV keeps no other request of the process waiting: it is done in another thread."""
+    threads = set()
+
+    def dollars(amount: float) -> str:
+        threads.add(threading.get_ident())
+        return str(amount)
+
+    monkeypatch.setattr(usage, "_dollars", dollars)
+    assert (await admin.get("/v1/usage?group_by=agent&format=csv")).status == 200
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_pages_of_runs_come_to_the_whole(admin: AsgiClient, database: Database) -> None:
+    """Pages of one or two agents of tenants are all of them in their order, each once, as a whole page has them."""
+    async with session(database.options.url) as writer:
+        for n, (tenant, agent) in enumerate((tenant, agent) for tenant in "abc" for agent in ("x", "y", "é")):
+            for state in ("failed", "succeeded"):
+                await end_run(writer, tenant=tenant, agent=agent, state=state, llm_calls=n, cost_nano=n * 1000)
+    await count_all(Rollup(database))
+    path = "/v1/usage/runs?group_by=tenant"
+    whole = (await admin.get(path)).json["items"]
+    assert [(row["tenant"], row["agent"]) for row in whole] == [(t, a) for t in "abc" for a in ("x", "y", "é")]
+    assert [row["calls_per_run"]["p50"] for row in whole] == list(range(9))
+    assert all(row["states"] == {"failed": 1, "succeeded": 1} for row in whole)
+    for limit in (1, 2):
+        rows, cursor = [], ""
+        while True:
+            page = (await admin.get(f"{path}&limit={limit}{cursor}")).json
+            rows += page["items"]
+            if page["next"] is None:
+                break
+            cursor = f"&cursor={page['next']}"
+        assert rows == whole
 
 
 async def test_runs_come_in_percentiles(admin: AsgiClient, harness: ApiHarness, database: Database) -> None:

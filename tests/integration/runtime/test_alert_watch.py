@@ -14,8 +14,9 @@ from tollway.domain.alerts import AlertKind
 from tollway.record.alerts import AlertFilter, AlertHook, AlertRecord, list_alerts
 from tollway.record.database import Database
 from tollway.record.processes import register_process
-from tollway.record.spending import SpendRecord
+from tollway.record.spending import SpendRecord, read_burns
 from tollway.runtime.alert_watch import AlertOptions, AlertParts, AlertWatch
+from tollway.spend.burn import Burn
 from tollway.telemetry.metrics import Metrics
 
 HOUR_S = 3600
@@ -112,6 +113,17 @@ async def test_a_budget_that_will_not_last_is_told_of(watching: Watching, admin:
     assert 250 < alert["data"]["burn_usd_per_hour"] < 320
     assert alert["data"]["exhausts_at"] < alert["data"]["ends_at"]
     assert await admin.fetchval("select spent_nano from budget_burn where account = $1", account) == 100 * USD
+
+
+async def test_what_goes_after_a_rest_is_no_slow_burn(watching: Watching, admin: asyncpg.Connection) -> None:
+    """Money that goes at once after hours without any is the rate of ten minutes, not spread over those hours."""
+    account = await budget_with_period(admin, hard_nano=1000 * USD)
+    for ahead_s, spent in ((0.0, 0), (10.0 * HOUR_S, 0), (10.0 * HOUR_S + 5, 3 * USD)):
+        watching.clock.ahead_s = ahead_s
+        await admin.execute("update budget_account set spent_nano = $2 where id = $1", account, spent)
+        await watching.look()
+    (burn,) = (await read_burns(watching.database, "default")).values()
+    assert Burn(*burn).recent * 600 == pytest.approx(3 * USD, rel=0.02)
 
 
 async def test_a_spike_is_told_and_over(watching: Watching, admin: asyncpg.Connection) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
@@ -36,6 +37,23 @@ def test_alerts_are_listed(server: ContractServer) -> None:
     assert tollway(server, "alerts", "--kind", "odd").exit_code == 2
 
 
+def test_small_amounts_are_readable(server: ContractServer) -> None:
+    """Thousandths of a cent stand in digits, not in powers of ten; whole numbers without a fraction."""
+    data = {"at_pct": 80.0, "hard_usd": 0.00001, "spent_usd": 0.000000001, "left_usd": 1_000_000_000.0}
+    server.on("GET /v1/alerts", Reply(200, {"items": [{**ALERT, "data": data}], "next": None}))
+    shown = tollway(server, "alerts").stdout
+    assert all(
+        word in shown for word in ("at_pct=80 ", "hard_usd=0.00001 ", "spent_usd=0.000000001", "left_usd=1000000000")
+    )
+
+
+def test_since_before_all_time_is_since_ever(server: ContractServer) -> None:
+    """A duration longer than any calendar asks for all alerts there are."""
+    server.on("GET /v1/alerts", Reply(200, {"items": [], "next": None}))
+    assert tollway(server, "alerts", "--since", "99999999999d").exit_code == 0
+    assert dict(parse_qsl(server.asked("GET /v1/alerts")[-1].query))["since"].startswith("1970-01-01T")
+
+
 def test_without_alerts_it_says_so(server: ContractServer) -> None:
     """An empty list is a sentence."""
     server.on("GET /v1/alerts", Reply(200, {"items": [], "next": None}))
@@ -43,7 +61,7 @@ def test_without_alerts_it_says_so(server: ContractServer) -> None:
 
 
 def test_new_alerts_are_followed(server: ContractServer) -> None:
-    """`--follow` prints each alert once, those there first, as lines, until Ctrl-C."""
+    """`--follow` prints each alert once, those there first, as lines, until Ctrl-C; new by the server's clock."""
     newer = {
         **ALERT,
         "id": "019ab3c4-5d6e-7f80-9a1b-2c3d4e5f6072",
@@ -64,6 +82,8 @@ def test_new_alerts_are_followed(server: ContractServer) -> None:
         following.send_signal(signal.SIGINT)
         assert following.stdout.read() == ""
         assert following.wait(timeout=20) == 130
+    asked = dict(parse_qsl(server.asked("GET /v1/alerts")[-1].query))
+    assert datetime.fromisoformat(str(ALERT["at"])) - datetime.fromisoformat(asked["since"]) == timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,24 @@ async def test_submit_many_splits_what_is_too_much_for_one_request(server: Contr
     assert [len(seen.body["runs"]) for seen in server.seen] == [1000, 1000, 500]
 
 
+@pytest.mark.parametrize("endless", [float("nan"), float("inf"), float("-inf")])
+async def test_a_limit_that_is_no_number_is_not_sent(server: ContractServer, endless: float) -> None:
+    """JSON would have null for it, which lifts a limit: budgets, quotas, a run's own budget are refused by name."""
+    server.on("GET /v1/tenants/a/budgets", Reply(200, {"items": []}))
+    async with client_of(server) as client:
+        with pytest.raises(ValueError, match="hard_usd must be a finite number"):
+            await client.put_budgets("a", [{"period": "day", "soft_usd": 1.0, "hard_usd": endless}])
+        with pytest.raises(ValueError, match="hard_usd must be a finite number"):
+            await client.revise("/v1/tenants/a/budgets", lambda _: {"budgets": [{"hard_usd": endless}]})
+        with pytest.raises(ValueError, match="runs_per_s must be a finite number"):
+            await client.put_tenant("a", runs_per_s=endless)
+        with pytest.raises(ValueError, match="budget_usd must be a finite number"):
+            await client.submit("a", budget_usd=endless)
+        with pytest.raises(ValueError, match="budget_usd must be a finite number"):
+            await client.submit_many([{"agent": "a", "budget_usd": endless}])
+    assert [seen.method for seen in server.seen] == ["GET"]
+
+
 async def test_tenants_and_keys(server: ContractServer) -> None:
     """Tenants are PUT, keys POSTed and DELETEd; an empty answer is no error."""
     server.on("PUT /v1/tenants/acme", Reply(201, {"id": "acme", "weight": 2}))

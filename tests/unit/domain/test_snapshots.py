@@ -67,6 +67,17 @@ def test_most_rows_are_judged_by_numbers_alone(pair: tuple[Snapshot, Snapshot], 
         assert (quick and (xid >= last.xmax or not last.sees(xid))) == (upto.sees(xid) and not last.sees(xid))
 
 
+@given(st.integers(XIDS_LEAST, XIDS_MOST))
+def test_a_stride_is_soon_short_after_failures(xids: int) -> None:
+    """However far a pass looked, after 14 failures the next looks at one transaction, and never at none."""
+    stride = Stride(xids)
+    for _ in range(14):
+        shorter = stride.after_failure()
+        assert XIDS_LEAST <= shorter.xids <= stride.xids
+        stride = shorter
+    assert stride.xids == 1
+
+
 @given(st.lists(st.integers(0, 100_000), max_size=80))
 def test_a_stride_stays_in_its_bounds(found: list[int]) -> None:
     """Whatever passes find, the next looks at some transactions, never none; little found makes it longer."""

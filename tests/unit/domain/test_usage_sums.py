@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tollway.domain.usage import (
     BUCKET_ERROR,
     GROUPS,
+    Unit,
     amount_of,
     bucket_of,
     cover,
@@ -23,12 +24,19 @@ DAYS = st.dates(date(2000, 1, 1), date(2100, 1, 1))
 AMOUNTS = st.integers(0, (1 << 62) - 1)
 
 
-@given(DAYS, st.integers(0, 200), DAYS, st.booleans())
-def test_each_day_counts_once(begin: date, length: int, folded: date, by_day: bool) -> None:
+def counts(unit: Unit, folded: date) -> bool:
+    """Whether a unit counts when days before `folded` are in their months, as the queries of usage have it."""
+    if unit.upto is None:
+        return True
+    return folded <= unit.upto if unit.span == "month" else unit.begins >= folded or folded > unit.upto
+
+
+@given(DAYS, st.integers(0, 200), st.integers(-60, 260), st.booleans())
+def test_each_day_counts_once(begin: date, length: int, ahead: int, by_day: bool) -> None:
     """However far days are folded into months, a cover has each of its days once, and no other."""
-    end, found = begin + timedelta(days=length), Counter[date]()
+    end, folded, found = begin + timedelta(days=length), begin + timedelta(days=ahead), Counter[date]()
     for unit in cover(begin, end, by_day=by_day):
-        if unit.inside and unit.begins < folded:
+        if not counts(unit, folded):
             continue
         day, last = unit.begins, unit.begins + timedelta(days=1)
         if unit.span == "month":
@@ -39,11 +47,21 @@ def test_each_day_counts_once(begin: date, length: int, folded: date, by_day: bo
     assert found == Counter(begin + timedelta(days=n) for n in range(length))
 
 
+@given(DAYS, st.integers(0, 200), st.integers(-1, 1))
+def test_up_to_today_the_present_month_is_one(begin: date, length: int, ahead: int) -> None:
+    """A report that ends with today reads the present month as one, beside days that are not folded yet."""
+    today = begin + timedelta(days=length)
+    folded = today - timedelta(days=ahead)
+    read = [unit for unit in cover(begin, today + timedelta(days=1)) if counts(unit, folded)]
+    singly = [unit for unit in read if unit.span == "day" and unit.begins < folded]
+    assert all(unit.begins.day != 1 and unit.begins < month_after(begin) for unit in singly)
+
+
 @given(DAYS, st.integers(0, 200))
 def test_a_report_by_day_reads_days(begin: date, length: int) -> None:
     """By day no month is read, and no day depends on the fold."""
     units = cover(begin, begin + timedelta(days=length), by_day=True)
-    assert all(unit.span == "day" and not unit.inside for unit in units)
+    assert all(unit.span == "day" and unit.upto is None for unit in units)
 
 
 @given(AMOUNTS)

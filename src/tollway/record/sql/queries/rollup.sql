@@ -29,8 +29,8 @@ update usage_cursor set snapshot = $1::text::pg_snapshot, at = clock_timestamp()
 -- Returns how many they were.
 with fresh as materialized (
     select (at at time zone 'UTC')::date as day, tenant, coalesce(agent, '') as agent, coalesce(lane, '') as lane,
-        coalesce(tier, '') as tier, coalesce(route, '') as route, coalesce(step, '') as step, coalesce(key_id, '') as key_id,
-        coalesce(task_type, '') as task_type, count(*) as entries,
+        coalesce(tier, '') as tier, coalesce(route, '') as route, usage_step(step) as step, coalesce(key_id, '') as key_id,
+        usage_task_type(task_type) as task_type, count(*) as entries,
         count(*) filter (where kind in ('settle', 'unknown') and route is not null) as calls,
         count(*) filter (where kind = 'saved' and route is not null) as hits,
         sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens,
@@ -92,13 +92,13 @@ select coalesce(sum(entries), 0)::bigint as counted from fresh;
 -- found by an array, so that no plan can read the whole ledger for them. Returns how many runs they were.
 with ended as materialized (
     select id, created_at, (ended_at at time zone 'UTC')::date as day, tenant, agent, lane, key_id, state,
-        coalesce(metadata ->> 'task_type', '') as task_type, coalesce(llm_calls, 0) as calls, coalesce(cost_nano, 0) as cost_nano
+        usage_task_type(metadata ->> 'task_type') as task_type, coalesce(llm_calls, 0) as calls, coalesce(cost_nano, 0) as cost_nano
     from run
     where ended_xid >= $3::bigint and ended_xid < $6::bigint
         and (ended_xid < $5::bigint or pg_visible_in_snapshot(ended_xid::text::xid8, $2::text::pg_snapshot))
         and (ended_xid >= $4::bigint or not pg_visible_in_snapshot(ended_xid::text::xid8, $1::text::pg_snapshot))
 ), made as materialized (
-    select run_id, array_agg(distinct array[coalesce(tier, ''), coalesce(route, ''), coalesce(step, '')]) as called
+    select run_id, array_agg(distinct array[coalesce(tier, ''), coalesce(route, ''), usage_step(step)]) as called
     from ledger
     where run_id = any (array(select id from ended)) and kind <> 'release'
         and call_id >= (select uuid7_floor(min(created_at) - interval '1 day') from ended)

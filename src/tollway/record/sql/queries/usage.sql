@@ -11,8 +11,8 @@ select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit
 -- `offset 0` has each unit's rows found by their key: a join might be planned to read all there are.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 ), called as (
     select case when $4::bool then u.begins::text else '' end as day,
         case when $5::bool then u.tenant else '' end as tenant,
@@ -33,8 +33,8 @@ with units as materialized (
         where c.detail = $25 and c.span = d.span and c.begins = d.begins and c.tenant between $14 and $15 offset 0
     ) as u
     where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
-        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
-        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = usage_step($20))
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = usage_task_type($22))
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), ended as (
     select case when $4::bool then u.begins::text else '' end as day,
@@ -52,8 +52,8 @@ with units as materialized (
         where r.detail = $25 and r.part = $13 and r.span = d.span and r.begins = d.begins and r.tenant between $14 and $15 offset 0
     ) as u
     where ($16::text is null or u.agent = $16) and ($17::text is null or u.lane = $17)
-        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = $20)
-        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = $22)
+        and ($18::text is null or u.tier = $18) and ($19::text is null or u.route = $19) and ($20::text is null or u.step = usage_step($20))
+        and ($21::text is null or u.key_id = $21) and ($22::text is null or u.task_type = usage_task_type($22))
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), both_sides as (
     select day collate "C" as day, tenant, agent, lane, tier, route, step, key, task_type, coalesce(e.runs, 0) as runs,
@@ -75,8 +75,8 @@ limit $24;
 -- are the first and the last tenant, $7 may name an agent, $8 is which of the rows tell enough apart.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.state, sum(u.runs)::bigint as runs, sum(u.calls)::bigint as calls,
     sum(u.cost_nano)::bigint as cost_nano
@@ -92,8 +92,8 @@ order by 1, 2, 3;
 -- How many runs of each agent (and tenant, if $4) are in each bucket of calls and of cost. The parameters are the first seven above.
 with units as materialized (
     select u.span, u.begins
-    from unnest($1::text[], $2::date[], $3::bool[]) as u (span, begins, inside)
-    where not u.inside or u.begins >= (select folded from usage_cursor)
+    from unnest($1::text[], $2::date[], $3::date[]) as u (span, begins, upto), usage_cursor c
+    where u.upto is null or case u.span when 'month' then c.folded <= u.upto else u.begins >= c.folded or c.folded > u.upto end
 )
 select case when $4::bool then u.tenant end as tenant, u.agent, u.measure, u.bucket::int as bucket, sum(u.runs)::bigint as runs
 from units d cross join lateral (
