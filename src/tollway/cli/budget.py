@@ -128,10 +128,13 @@ async def set_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
 @client_command
 async def remove_budget(session: Session, *, tenant_id: str, **given: Any) -> None:
     """Remove a budget of TENANT: what waits for its money goes on. Needs an admin key."""
+    seen = False
 
     def change(found: dict[str, Any]) -> dict[str, Any]:
+        nonlocal seen
         kept = [settings_of(one) for one in found["items"] if _identity(one) != _identity(given)]
-        if len(kept) == len(found["items"]):
+        seen = seen or len(kept) < len(found["items"])
+        if not seen:  # at a second look it may be gone by the first, whose answer was lost
             known = f"`tollway budget list {tenant_id}` shows what it has"
             raise click.UsageError(f"{tenant_id} has no such budget; {known}")
         return {"budgets": kept}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tollway.domain.errors import Problem
+from tollway.ingress.choices import choices_at
 from tollway.ingress.problems import invalid
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ INT_MIN = -(1 << 63)
 INT_MAX = (1 << 64) - 1
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _AT = re.compile(r" - at `(.*)`$")
+_OTHER_WORD = "Invalid enum value"
 _FIELD = re.compile(r"(?:unknown|required) field `(.*?)`")
 _KEEP = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 _BRACES = bytes.maketrans(b"{}", b"[]")
@@ -36,7 +38,7 @@ def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes, depth_max: int,
         if check and (b"\\u" in body or _LONG_NUMBER.search(body)):
             check_values(msgspec.json.decode(body), "")
     except msgspec.ValidationError as error:
-        raise _misfit(str(error), "") from None
+        raise _misfit(str(error), "", decoder.type) from None
     except UnicodeDecodeError:
         raise Problem("malformed_json", "The body is not valid UTF-8.") from None
     except RecursionError:
@@ -116,7 +118,7 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield place, item
 
 
-def _misfit(message: str, prefix: str) -> Problem:
+def _misfit(message: str, prefix: str, body: Any = None) -> Problem:
     at = _AT.search(message)
     path = at.group(1).removeprefix("$").replace("[", ".").replace("]", "").strip(".") if at else ""
     text = message[: at.start()] if at else message
@@ -124,6 +126,8 @@ def _misfit(message: str, prefix: str) -> Problem:
     if named:
         path = f"{path}.{named.group(1)}" if path else named.group(1)
         text = "is not known here" if "unknown" in text else "is required"
+    elif body is not None and text.startswith(_OTHER_WORD):
+        text += f"; it is one of {', '.join(choices_at(body, path))}"
     whole = ".".join(part for part in (prefix, path) if part)
     return invalid(whole, text[0].lower() + text[1:] if text else "does not fit")
 

@@ -195,3 +195,19 @@ def _matched(shown: list[dict[str, Any]], asked: list[dict[str, Any]]) -> list[t
     by = {identity(one): one for one in asked}
     assert len(shown) == len(asked) == len(by)
     return [(one, by[identity(one)]) for one in shown]
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"period": "year", "hard_usd": 1}, "day, week, month, total"),
+        (MONTH | {"on_hard": "fail"}, "park, refuse"),
+        (MONTH | {"ladder": [{"at_pct": 1, "rung": "slow"}]}, "alert, throttle, lower_tier, fewer_tokens, cached_only"),
+    ],
+)
+async def test_a_word_that_there_is_not_is_answered_with_those_that_there_are(
+    admin: AsgiClient, budget: dict[str, Any], words: str
+) -> None:
+    """P11: the refusal of a period, a rung or what comes at the limit says which there are."""
+    answer = await admin.put(PATH, {"budgets": [budget]})
+    assert (answer.status, words in answer.json["errors"][0]["message"]) == (422, True)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from tollway.ingress.openapi import describe
-from tollway.ingress.requests import answer, context, identify
+from tollway.ingress.requests import answer, context, identify, query_of, refuse_unknown
 from tollway.llm.board import shown_routes, tier_shares
 from tollway.llm.breakers.shown import shown_dependencies
 
@@ -21,6 +21,7 @@ async def routes(request: Request) -> Response:
     did is as old as their last beat.
     """
     identify(request, "read")
+    refuse_unknown(query_of(request), "no parameters")
     services = context(request).services
     sync = services.sync
     others = [process.facts.get("routes") or {} for process in sync.processes if process.id != sync.process_id]
@@ -33,6 +34,7 @@ async def routes(request: Request) -> Response:
 async def prices(request: Request) -> Response:
     """Every route with the price its calls are charged now, where that comes from, and when it changes next."""
     identify(request, "read")
+    refuse_unknown(query_of(request), "no parameters")
     services = context(request).services
     found = await asyncio.to_thread(services.prices, services.clock.now())  # the bundled list takes a second to load
     return answer(200, found)
