@@ -360,6 +360,7 @@ def _wants(waiting: Iterable[_Waiter]) -> dict[Pot, Wants]:
     for waiter in waiting:
         for pot in waiter.pots:
             wanted.setdefault(pot, Wants()).add(waiter.nano, inner=waiter.inner)
-            if pot.slice is not None and pot.slice.near and not pot.affords(waiter.nano, inner=waiter.inner):
+            short = pot.slice is not None and pot.slice.near and not pot.affords(waiter.nano, inner=waiter.inner)
+            if short and waiter.nano:  # who only looks takes none
                 break
     return wanted
