@@ -412,6 +412,38 @@ async def test_a_budget_with_a_ladder_that_is_spent_to_the_last_is_told_of(
         await closed([desk])
 
 
+async def test_who_was_just_given_money_of_old_budgets_hands_in_his_intent_before_the_new_are_seen(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """P4: a new budget opens with all calls that reserve nothing in it on record, those that waited for money too."""
+    await in_force(database, admin, DAY)
+    desk = Desk(database, await register_process(database, "api", 12.0))
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    version = await database.value("read_settings_version")
+    heard: list[bool] = []
+    calls: list[asyncio.Task[Hold]] = []
+
+    async def settled() -> None:
+        heard.extend(call.done() for call in calls)
+
+    desk.guard.start(lambda: desk.process, lambda: found, settled)
+    try:
+        hold = await desk.guard.reserve(CALLER, 300_000, 20.0)
+        calls.append(asyncio.create_task(desk.guard.reserve(CALLER, 1000, 60.0)))
+        await until(lambda: desk.guard._pause_s > 0.2)
+        turn = desk.guard._leasing._turn
+        await until(lambda: desk.guard._leasing._turn > turn)
+        rested_at = clock.monotonic() + 0.1
+        await until(lambda: clock.monotonic() > rested_at)
+        desk.guard.settle(hold, 0)
+        desk.guard.changed(version)
+        await until(lambda: heard)
+        assert heard == [True]
+        desk.guard.settle(await calls[0], 0)
+    finally:
+        await closed([desk])
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_record_leases_as_the_model_does(database: Database, admin: asyncpg.Connection, seed: int) -> None:
     """Whatever is asked in whatever order, the record answers as its model, which never overshoots (P4)."""

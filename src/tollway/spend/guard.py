@@ -81,6 +81,7 @@ class BudgetGuard:
         self._settled: Callable[[], Awaitable[None]] = _nothing_under_way
         self._inner: deque[_Waiter] = deque()
         self._others: deque[_Waiter] = deque()
+        self._served: set[_Waiter] = set()
         self._version = 0
         self._away: DatabaseUnavailable | None = None
         self._serving = False
@@ -221,6 +222,8 @@ class BudgetGuard:
             if not future.cancel() and future.exception() is None:
                 self.settle(future.result(), 0)
             raise
+        finally:
+            self._served.discard(waiter)
         if future.done():
             return future.result()
         future.cancel()
@@ -279,6 +282,8 @@ class BudgetGuard:
             return
         if self._unseen:
             version = self._version
+            while self._served:  # they were given money of old budgets, and hand in their intents as they wake
+                await asyncio.sleep(0)
             await self._settled()
             await self._leasing.see(version)
         waiting = self._waiting()
@@ -309,6 +314,7 @@ class BudgetGuard:
                     still.append(waiter)
                 else:
                     waiter.future.set_result(self._held(waiter.pots, waiter.nano, now) if waiter.pots else NOTHING_HELD)
+                    self._served.add(waiter)
                     served += 1
             queue.clear()
             queue.extend(still)
