@@ -22,11 +22,15 @@ _Opening = asyncio.Task[tuple[int, bool] | None]
 
 
 class Leasing:
-    """Holds slices, by account, for the incarnation `process`; `seen` is the version of budgets it has told."""
+    """Holds slices, by account, for the incarnation `process`; `seen` is the version of budgets it has told.
+
+    `took_s` is how long the last lease took.
+    """
 
     def __init__(self, leases: BudgetLeases, clock: Clock, valid_s: float) -> None:
         self.process = 0
         self.seen = -1
+        self.took_s = 0.0
         self._leases = leases
         self._clock = clock
         self._valid_s = valid_s
@@ -101,6 +105,7 @@ class Leasing:
         stranded, self._stranded = self._stranded, {}
         self._turn += 1
         self._unsure = True
+        began_at = self._clock.monotonic()
         try:
             answers = await self._leases.lease(self.process, self._turn, asks, stranded)
         except ProcessGone:
@@ -111,6 +116,7 @@ class Leasing:
                 self._stranded[account] = self._stranded.get(account, 0) + nano
             raise
         self._unsure = False
+        self.took_s = self._clock.monotonic() - began_at
         self._valid_until = now + self._valid_s
         return self._take([ask.account for ask in asks], answers, now)
 
