@@ -90,7 +90,7 @@ async def test_what_is_spent_leads_down_while_calls_are_made(admin: asyncpg.Conn
 async def test_a_look_asks_for_all_budgets_though_one_has_nothing_left(
     database: Database, admin: asyncpg.Connection, guard: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P12: whoever only looks takes no money, so one budget that is spent for its lane keeps no other from answering."""
+    """P12: whoever only looks takes no money, so one budget that is spent for its lane keeps none from answering."""
     monkeypatch.setattr(guarding, "LOOK_S", 60.0)
     monkeypatch.setattr(guarding, "STALE_S", 0.1)
     monkeypatch.setattr(slices, "IDLE_S", 0.1)

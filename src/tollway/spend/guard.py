@@ -84,6 +84,8 @@ class BudgetGuard:
         self._inner: deque[_Waiter] = deque()
         self._others: deque[_Waiter] = deque()
         self._served: set[_Waiter] = set()
+        self._all_woke = asyncio.Event()
+        self._all_woke.set()
         self._short: set[Pot] = set()
         self._version = 0
         self._away: DatabaseUnavailable | None = None
@@ -227,6 +229,8 @@ class BudgetGuard:
             raise
         finally:
             self._served.discard(waiter)
+            if not self._served:
+                self._all_woke.set()
         if future.done():
             return future.result()
         future.cancel()
@@ -286,8 +290,7 @@ class BudgetGuard:
             return
         if self._unseen:
             version = self._version
-            while self._served:  # they were given money of old budgets, and hand in their intents as they wake
-                await asyncio.sleep(0)
+            await self._all_woke.wait()  # who was given money of old budgets hands in his intent as he wakes
             await self._settled()
             await self._leasing.see(version)
         waiting = self._waiting()
@@ -319,6 +322,7 @@ class BudgetGuard:
                 else:
                     waiter.future.set_result(self._held(waiter.pots, waiter.nano, now) if waiter.pots else NOTHING_HELD)
                     self._served.add(waiter)
+                    self._all_woke.clear()
                     served += 1
             queue.clear()
             queue.extend(still)
