@@ -26,9 +26,12 @@ _RUNGS = frozenset(Rung)
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """The present period of a budget: its bounds, what is spent, what calls under way have reserved; nano-dollars."""
+    """The present period of a budget: its bounds, what is spent, what calls under way have reserved; nano-dollars.
 
-    begins: datetime
+    `begins` is None where nobody can say when that is.
+    """
+
+    begins: datetime | None
     ends: datetime | None
     spent_nano: int
     reserved_nano: int
