@@ -314,6 +314,23 @@ async def test_a_lowered_limit_holds_at_once(database: Database, admin: asyncpg.
     await until_true(lambda: desk.call(1000, 1000))
 
 
+async def test_runs_that_a_raised_limit_lets_go_on_keep_no_lease_waiting(
+    database: Database, database_url: str, admin: asyncpg.Connection, desks: Open
+) -> None:
+    """P6: however many are parked, they are woken after the change, which holds no account any more by then."""
+    await in_force(database, admin, DAY)
+    desk = await desks()
+    assert await desk.call(1000, 1000)
+    async with session(database_url) as slow, slow.transaction():
+        await slow.execute("lock table queue in share mode")
+        raised = asyncio.create_task(put_budgets(database, "default", [replace(DAY, hard_nano=600_000)]))
+        await until_blocked(admin)
+        hold, call = await desk.open(200_000, patience_s=5.0)
+        await desk.close(hold, call, 1000)
+        assert not raised.done()
+    await raised
+
+
 async def test_a_new_incarnation_leases_anew(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
     """An API process that was taken for dead drops its slices; calls of its old life settle against nothing."""
     await in_force(database, admin, DAY)
