@@ -16,7 +16,7 @@ from budget_kit import Account, Process
 from record_kit import clock, ids, session, until_blocked
 from runtime_kit import until, until_true
 from tollway.domain.budgets import Budget, Period, Rung
-from tollway.domain.errors import LlmError
+from tollway.domain.errors import DatabaseUnavailable, LlmError
 from tollway.domain.llm import Caller
 from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
@@ -312,6 +312,41 @@ async def test_a_lowered_limit_holds_at_once(database: Database, admin: asyncpg.
     assert not await desk.call(1000, 1000)
     await put_budgets(database, "default", [replace(DAY, hard_nano=200_000)])
     await until_true(lambda: desk.call(1000, 1000))
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_is_stranded_counts_once_though_an_answer_is_lost(
+    database: Database, admin: asyncpg.Connection, arrives: bool
+) -> None:
+    """P4: a lease whose answer nobody heard may have been made or not; what was given up is spent just once."""
+    await in_force(database, admin, DAY)
+    desk = Desk(database, await register_process(database, "api", 12.0))
+    leases = BudgetLeases(database)
+    made, lost = leases.lease, 0
+
+    async def lease(*told: Any) -> Any:
+        nonlocal lost
+        if told[3] and not lost:
+            lost += 1
+            if arrives:
+                await made(*told)
+            raise DatabaseUnavailable("its answer is lost")
+        return await made(*told)
+
+    leases.lease = lease  # type: ignore[method-assign]
+    desk.guard = BudgetGuard(leases, clock)
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
+    hold, _ = await desk.open(1000)
+    kept, _ = await desk.open(500)
+    desk.guard.strand(hold)
+    turn = desk.guard._leasing._turn
+    await until(lambda: lost and desk.guard._leasing._turn > turn + 1 and not desk.guard._leasing._unsure)
+    slice_ = await admin.fetchrow("select spent_nano, reserved_nano from budget_slice")
+    assert tuple(slice_) == (1000, 500)
+    desk.guard.strand(kept)
+    await desk.guard.stop()
+    assert await accounts(admin) == [(1500, 0)]
 
 
 async def test_runs_that_a_raised_limit_lets_go_on_keep_no_lease_waiting(
