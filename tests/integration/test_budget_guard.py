@@ -314,6 +314,25 @@ async def test_a_lowered_limit_holds_at_once(database: Database, admin: asyncpg.
     await until_true(lambda: desk.call(1000, 1000))
 
 
+async def test_a_limit_that_was_raised_refuses_nobody_by_what_was_before(
+    database: Database, admin: asyncpg.Connection
+) -> None:
+    """A call that comes once the change is known is not parked for a whole period by figures of a moment ago."""
+    await in_force(database, admin, DAY)
+    desk = Desk(database, await register_process(database, "api", 12.0))
+    found = budgets_by_tenant(await database.rows("list_budgets"))
+    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
+    try:
+        assert await desk.call(300_000, 300_000)
+        assert not await desk.call(1000, 1000)
+        put = await put_budgets(database, "default", [replace(DAY, hard_nano=900_000)])
+        found = budgets_by_tenant(await database.rows("list_budgets"))
+        desk.guard.changed(put.version)
+        assert await desk.call(1000, 1000)
+    finally:
+        await closed([desk])
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 async def test_what_is_stranded_counts_once_though_an_answer_is_lost(
     database: Database, admin: asyncpg.Connection, arrives: bool
