@@ -2,10 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -13,62 +12,20 @@ import msgspec
 import pytest
 
 from budget_kit import Account, Process
+from desk_kit import CALLER, DAY, INNER, Desk, accounts, closed, in_force
 from record_kit import clock, ids, session, until_blocked
 from runtime_kit import until, until_true
-from tollway.domain.budgets import Budget, Period, Rung
-from tollway.domain.errors import DatabaseUnavailable, LlmError
-from tollway.domain.llm import Caller
+from tollway.domain.budgets import Period, Rung
+from tollway.domain.errors import LlmError
 from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.database import Database
 from tollway.record.processes import ProcessGone, register_process
 from tollway.record.tenants import put_tenant
 from tollway.record.upkeep import Upkeep
-from tollway.record.wire_calls import WireCall, WireCalls, WireEntry
+from tollway.record.wire_calls import WireCall
 from tollway.spend import slices
-from tollway.spend.budgets import Hold
 from tollway.spend.guard import BudgetGuard, GuardOptions
-
-CALLER = Caller("default", "standard", "triage", key_id="k")
-INNER = replace(CALLER, lane="interactive")
-DAY = Budget(0, "default", Period.DAY, hard_nano=300_000, on_hard=Rung.REFUSE)
-
-
-class Desk:
-    """A process that makes calls: its guard, and what writes their money."""
-
-    def __init__(self, database: Database, process: int) -> None:
-        self.process = process
-        self.guard = BudgetGuard(BudgetLeases(database), clock)
-        self.calls = WireCalls(database)
-
-    async def open(self, nano: int, patience_s: float = 20.0, caller: Caller = CALLER) -> tuple[Hold, WireCall]:
-        """Reserve, and have it on record."""
-        hold = await self.guard.reserve(caller, nano, patience_s)
-        at = datetime.fromtimestamp(clock.now(), UTC)
-        call = WireCall(
-            ids.new(), self.process, "default", "k", caller.lane, "t", "r", "p", "m", "v", nano, at, accounts=hold.told
-        )
-        await self.calls.open(call)
-        return hold, call
-
-    async def close(self, hold: Hold, call: WireCall, cost: int) -> None:
-        """The call cost this."""
-        await self.calls.close(WireEntry(call.call_id, "settle", cost, datetime.fromtimestamp(clock.now(), UTC)))
-        self.guard.settle(hold, cost)
-
-    async def call(self, nano: int, cost: int) -> bool:
-        """A whole call; False where no money is left for it."""
-        try:
-            hold, call = await self.open(nano)
-        except LlmError as error:
-            if error.code != "budget_exhausted" or error.parks:
-                raise
-            return False
-        await asyncio.sleep(0)
-        await self.close(hold, call, cost)
-        return True
-
 
 Open = Callable[..., Awaitable[Desk]]
 
@@ -89,25 +46,6 @@ async def desks(database: Database) -> AsyncIterator[Open]:
             return desk
 
         yield make
-
-
-async def in_force(database: Database, admin: asyncpg.Connection, *budgets: Budget) -> None:
-    """These budgets, as if they had been set before their periods began."""
-    await put_budgets(database, "default", budgets)
-    await admin.execute("update budget set created_at = '-infinity'")
-
-
-async def accounts(admin: asyncpg.Connection) -> list[tuple[int, int]]:
-    """What is spent and granted of every account."""
-    rows = await admin.fetch("select spent_nano, granted_nano from budget_account order by id")
-    return [tuple(row) for row in rows]
-
-
-async def closed(desks_: Iterable[Desk]) -> None:
-    """These processes leave in good order."""
-    for desk in desks_:
-        await desk.calls.drain()
-        await desk.guard.stop()
 
 
 async def test_two_thousand_calls_against_money_for_three_hundred(
@@ -314,77 +252,6 @@ async def test_a_lowered_limit_holds_at_once(database: Database, admin: asyncpg.
     await until_true(lambda: desk.call(1000, 1000))
 
 
-async def test_a_limit_that_was_raised_refuses_nobody_by_what_was_before(
-    database: Database, admin: asyncpg.Connection
-) -> None:
-    """A call that comes once the change is known is not parked for a whole period by figures of a moment ago."""
-    await in_force(database, admin, DAY)
-    desk = Desk(database, await register_process(database, "api", 12.0))
-    found = budgets_by_tenant(await database.rows("list_budgets"))
-    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
-    try:
-        assert await desk.call(300_000, 300_000)
-        assert not await desk.call(1000, 1000)
-        put = await put_budgets(database, "default", [replace(DAY, hard_nano=900_000)])
-        found = budgets_by_tenant(await database.rows("list_budgets"))
-        desk.guard.changed(put.version)
-        assert await desk.call(1000, 1000)
-    finally:
-        await closed([desk])
-
-
-@pytest.mark.parametrize("arrives", [True, False])
-async def test_what_is_stranded_counts_once_though_an_answer_is_lost(
-    database: Database, admin: asyncpg.Connection, arrives: bool
-) -> None:
-    """P4: a lease whose answer nobody heard may have been made or not; what was given up is spent just once."""
-    await in_force(database, admin, DAY)
-    desk = Desk(database, await register_process(database, "api", 12.0))
-    leases = BudgetLeases(database)
-    made, lost = leases.lease, 0
-
-    async def lease(*told: Any) -> Any:
-        nonlocal lost
-        if told[3] and not lost:
-            lost += 1
-            if arrives:
-                await made(*told)
-            raise DatabaseUnavailable("its answer is lost")
-        return await made(*told)
-
-    leases.lease = lease  # type: ignore[method-assign]
-    desk.guard = BudgetGuard(leases, clock)
-    found = budgets_by_tenant(await database.rows("list_budgets"))
-    desk.guard.start(lambda: desk.process, lambda: found, desk.calls.settled)
-    hold, _ = await desk.open(1000)
-    kept, _ = await desk.open(500)
-    desk.guard.strand(hold)
-    turn = desk.guard._leasing._turn
-    await until(lambda: lost and desk.guard._leasing._turn > turn + 1 and not desk.guard._leasing._unsure)
-    slice_ = await admin.fetchrow("select spent_nano, reserved_nano from budget_slice")
-    assert tuple(slice_) == (1000, 500)
-    desk.guard.strand(kept)
-    await desk.guard.stop()
-    assert await accounts(admin) == [(1500, 0)]
-
-
-async def test_runs_that_a_raised_limit_lets_go_on_keep_no_lease_waiting(
-    database: Database, database_url: str, admin: asyncpg.Connection, desks: Open
-) -> None:
-    """P6: however many are parked, they are woken after the change, which holds no account any more by then."""
-    await in_force(database, admin, DAY)
-    desk = await desks()
-    assert await desk.call(1000, 1000)
-    async with session(database_url) as slow, slow.transaction():
-        await slow.execute("lock table queue in share mode")
-        raised = asyncio.create_task(put_budgets(database, "default", [replace(DAY, hard_nano=600_000)]))
-        await until_blocked(admin)
-        hold, call = await desk.open(200_000, patience_s=5.0)
-        await desk.close(hold, call, 1000)
-        assert not raised.done()
-    await raised
-
-
 async def test_a_new_incarnation_leases_anew(database: Database, admin: asyncpg.Connection, desks: Open) -> None:
     """An API process that was taken for dead drops its slices; calls of its old life settle against nothing."""
     await in_force(database, admin, DAY)
@@ -479,38 +346,6 @@ async def test_a_budget_with_a_ladder_that_is_spent_to_the_last_is_told_of(
         await until(lambda: Rung.REFUSE in desk.guard.standing(CALLER).rungs)
         await until(lambda: told, within_s=5.0)
         assert told[0][1] == 1
-    finally:
-        await closed([desk])
-
-
-async def test_who_was_just_given_money_of_old_budgets_hands_in_his_intent_before_the_new_are_seen(
-    database: Database, admin: asyncpg.Connection
-) -> None:
-    """P4: a new budget opens with all calls that reserve nothing in it on record, those that waited for money too."""
-    await in_force(database, admin, DAY)
-    desk = Desk(database, await register_process(database, "api", 12.0))
-    found = budgets_by_tenant(await database.rows("list_budgets"))
-    version = await database.value("read_settings_version")
-    heard: list[bool] = []
-    calls: list[asyncio.Task[Hold]] = []
-
-    async def settled() -> None:
-        heard.extend(call.done() for call in calls)
-
-    desk.guard.start(lambda: desk.process, lambda: found, settled)
-    try:
-        hold = await desk.guard.reserve(CALLER, 300_000, 20.0)
-        calls.append(asyncio.create_task(desk.guard.reserve(CALLER, 1000, 60.0)))
-        await until(lambda: desk.guard._pause_s > 0.2)
-        turn = desk.guard._leasing._turn
-        await until(lambda: desk.guard._leasing._turn > turn)
-        rested_at = clock.monotonic() + 0.1
-        await until(lambda: clock.monotonic() > rested_at)
-        desk.guard.settle(hold, 0)
-        desk.guard.changed(version)
-        await until(lambda: heard)
-        assert heard == [True]
-        desk.guard.settle(await calls[0], 0)
     finally:
         await closed([desk])
 
