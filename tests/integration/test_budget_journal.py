@@ -188,3 +188,68 @@ async def test_a_call_given_up_before_its_intent_was_written_is_asked_again(
     entries = await admin.fetch("select call_id, kind, nano from ledger order by call_id")
     assert [tuple(row) for row in entries] == [(first, "release", 0), (second, "settle", 300)]
     assert await moved(admin) == (300, 0) == desk.kept
+
+
+async def test_a_call_cancelled_before_its_deed_holds_nothing_for_the_rest_of_its_run(
+    begun: tuple[Desk, Claim], admin: asyncpg.Connection
+) -> None:
+    """P4: what surely cost nothing is released once its intent is on record, while its run goes on for hours."""
+    desk, held = begun
+    journal = desk.journal(held)
+    hold, call_id = await journal.holds.reserve(RESERVED.nano), ids.new()
+    n, durable = journal.intend(Step("1", "llm", "answer", None), call_id, RESERVED, hold)
+    waiting = asyncio.create_task(journal.begin(n, durable))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await until(lambda: desk.kept == (0, 0))
+    assert await moved(admin) == (0, 0)
+    step = await admin.fetchrow("select state, error from step")
+    assert tuple(step) == ("failed", "stopped before it began")
+    await journal.end(journal.fact("succeeded", None), _success())
+    assert [tuple(row) for row in await admin.fetch("select call_id, kind, nano from ledger")] == [
+        (call_id, "release", 0)
+    ]
+
+
+async def test_a_call_cancelled_just_as_its_intent_was_written_holds_nothing(
+    begun: tuple[Desk, Claim], admin: asyncpg.Connection
+) -> None:
+    """P4: it is released at once, for no write that tells of its intent is still to come."""
+    desk, held = begun
+    journal = desk.journal(held)
+    hold, call_id = await journal.holds.reserve(RESERVED.nano), ids.new()
+    n, durable = journal.intend(Step("1", "llm", "answer", None), call_id, RESERVED, hold)
+    waiting = asyncio.create_task(journal.begin(n, durable))
+    durable.add_done_callback(lambda _: waiting.cancel())
+    assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+    await until(lambda: desk.kept == (0, 0))
+    assert await moved(admin) == (0, 0)
+    await journal.end(journal.fact("succeeded", None), _success())
+    assert [tuple(row) for row in await admin.fetch("select kind, nano from ledger")] == [("release", 0)]
+
+
+async def test_a_step_cancelled_before_its_deed_is_called_again_after_its_release(
+    begun: tuple[Desk, Claim], admin: asyncpg.Connection
+) -> None:
+    """Its release, its next intent and the outcome each have a write of their own, whatever comes in between."""
+    desk, held = begun
+    journal = desk.journal(held)
+    step, first, second = Step("1", "llm", "answer", None), ids.new(), ids.new()
+    one = await journal.holds.reserve(RESERVED.nano)
+    n, durable = journal.intend(step, first, RESERVED, one)
+    waiting = asyncio.create_task(journal.begin(n, durable))
+    await until(lambda: journal._flying is not None)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await journal.make_room(n)
+    other = await journal.holds.reserve(RESERVED.nano)
+    await desk.writer.settled()
+    again = journal.intend_again(n, step, second, RESERVED, other)
+    await journal.begin(n, again)
+    settle(journal, n, second, 300)
+    await journal.end(journal.fact("succeeded", None), _success())
+    entries = await admin.fetch("select call_id, kind, nano from ledger order by call_id")
+    assert [tuple(row) for row in entries] == [(first, "release", 0), (second, "settle", 300)]
+    assert await moved(admin) == (300, 0) == desk.kept
+    assert await admin.fetchval("select state from step") == "done"

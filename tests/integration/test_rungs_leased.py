@@ -1,5 +1,6 @@
 """Rungs as processes know them: from the leases of their guards, on the real record."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -15,6 +16,8 @@ from tollway.record.budget_leases import BudgetLeases
 from tollway.record.budgets import budgets_by_tenant, put_budgets
 from tollway.record.database import Database
 from tollway.record.processes import register_process
+from tollway.spend import guard as guarding
+from tollway.spend import slices
 from tollway.spend.budgets import SOUND
 from tollway.spend.guard import BudgetGuard
 
@@ -82,3 +85,22 @@ async def test_what_is_spent_leads_down_while_calls_are_made(admin: asyncpg.Conn
     await admin.execute("update budget_account set spent_nano = $1", 7 * DOLLAR // 10)
     await until(lambda: one.standing(CALLER).rungs == {Rung.THROTTLE})
     one.settle(hold, 1000)
+
+
+async def test_a_look_asks_for_all_budgets_though_one_has_nothing_left(
+    database: Database, admin: asyncpg.Connection, guard: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12: whoever only looks takes no money, so one budget that is spent for its lane keeps none from answering."""
+    monkeypatch.setattr(guarding, "LOOK_S", 60.0)
+    monkeypatch.setattr(guarding, "STALE_S", 0.1)
+    monkeypatch.setattr(slices, "IDLE_S", 0.1)
+    all_ = Budget(0, "default", Period.DAY, hard_nano=DOLLAR, interactive_share=0.5)
+    await put_budgets(database, "default", [all_, replace(all_, agent="triage", ladder=STEPS)])
+    await admin.execute("update budget set created_at = '-infinity'")
+    one = await guard()
+    hold = await one.reserve(replace(CALLER, lane="interactive", agent="other"), 97 * DOLLAR // 100, 5.0)
+    async with asyncio.timeout(20):
+        assert await one.look(CALLER) is SOUND
+        await until(lambda: len(one._leasing._slices) == 1, within_s=10.0)
+        assert await one.look(CALLER) is SOUND
+    one.settle(hold, 0)

@@ -181,7 +181,7 @@ def budget_document(budget: Budget, use: BudgetUse, ahead: Forecast | None) -> d
         **settings_document(budget),
         "forced": sorted(rung.value for rung in budget.forced),
         "lifted": sorted(rung.value for rung in budget.lifted),
-        "begins_at": None if budget.period is Period.TOTAL else rfc3339(use.begins),
+        "begins_at": None if budget.period is Period.TOTAL or use.begins is None else rfc3339(use.begins),
         "ends_at": None if use.ends is None else rfc3339(use.ends),
         **_money("spent", use.spent_nano),
         **_money("reserved", use.reserved_nano),

@@ -1,6 +1,7 @@
 """Money at the door of one API process: who is refused for want of it, and what queued runs wait for. From memory."""
 
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from tollway.domain.budgets import AccountState, Budget, Exhausted
 from tollway.domain.clock import Clock
@@ -59,7 +60,10 @@ class Money:
             return account
         if not budget.forced:
             return _UNSPENT
-        ends = span(budget.period, budget.timezone, now)[1]
+        try:
+            ends = span(budget.period, budget.timezone, now)[1]
+        except ZoneInfoNotFoundError:  # nobody here knows when its period ends
+            return _UNSPENT
         return AccountState(None if ends == FOREVER else ends, 0)
 
     def _of(self, tenant: str) -> tuple[Budget, ...]:

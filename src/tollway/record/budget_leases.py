@@ -92,6 +92,10 @@ class BudgetLeases:
             raise ProcessGone(f"process {process} is no longer on record")
         return {answer.account: answer for answer in answers}
 
+    async def last_turn(self, process: int) -> int:
+        """The last lease that a process made, once none is under way; 0 for one that is not on record."""
+        return int(await self._database.value("read_budgets_turn", process) or 0)
+
     async def close(self, processes: Sequence[int]) -> None:
         """Close all slices of these; what they had reserved counts as spent.
 

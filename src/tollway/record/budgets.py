@@ -5,6 +5,7 @@ A budget is what it covers, its period and its zone: put again with other limits
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from tollway.domain.budgets import Budget, LadderStep, Period, Rung
+from tollway.domain.errors import DatabaseUnavailable
 from tollway.domain.gates import Gate
 from tollway.domain.news import News
 from tollway.record.database import Database
@@ -21,14 +23,18 @@ BudgetsOf = Mapping[str, tuple[Budget, ...]]
 """Budgets by tenant, in the order they were made; a tenant without any is not in it."""
 
 TENANTS_MAX = 1000
+HASTEN_MAX = 5000
 _RUNGS = frozenset(Rung)
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """The present period of a budget: its bounds, what is spent, what calls under way have reserved; nano-dollars."""
+    """The present period of a budget: its bounds, what is spent, what calls under way have reserved; nano-dollars.
 
-    begins: datetime
+    `begins` is None where nobody can say when that is.
+    """
+
+    begins: datetime | None
     ends: datetime | None
     spent_nano: int
     reserved_nano: int
@@ -108,7 +114,7 @@ async def put_budgets(
         put = (await database.on(connection, "put_budgets", tenant, given))[0]
         await database.on(connection, "review_exhausted", [tenant], True)
         lanes = await database.on(connection, "turn_broke", [tenant])
-        await database.on(connection, "hasten_gates", [budget_gate(budget) for budget in put["eased"]])
+    await hasten_changed(database, put["eased"])
     return BudgetsPut(put["version"], [row["opened"] for row in lanes])
 
 
@@ -143,8 +149,26 @@ async def mend_gates(database: Database, within_s: float = 60.0) -> int:
 
     Raises DatabaseUnavailable.
     """
-    gates = [row["gate"] for row in await database.rows("find_stale_gates", within_s)]
-    return int(await database.value("hasten_gates", gates)) if gates else 0
+    return await _hasten(database, [row["gate"] for row in await database.rows("find_stale_gates", within_s)])
+
+
+async def hasten_changed(database: Database, budgets: Iterable[int]) -> None:
+    """Let go on who waits for budgets that were just changed; after the change, for it may be many who do.
+
+    Leases wait for a change. Whoever is left, for the database is away, the keeper finds by `mend_gates`.
+    """
+    with suppress(DatabaseUnavailable):
+        await _hasten(database, [budget_gate(budget) for budget in budgets])
+
+
+async def _hasten(database: Database, gates: Sequence[str]) -> int:
+    hastened = 0
+    while gates:
+        some = int(await database.value("hasten_some", gates, HASTEN_MAX))
+        hastened += some
+        if some < HASTEN_MAX:
+            break
+    return hastened
 
 
 def budget_gate(budget: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from tollway.domain.budgets import Rung
-from tollway.record.budgets import budget_gate
+from tollway.record.budgets import hasten_changed
 from tollway.record.database import Database
 
 
@@ -58,7 +58,7 @@ async def put_rungs(
         if not rows:
             return None
         lanes = await database.on(connection, "turn_broke", [tenant])
-        await database.on(connection, "hasten_gates", [budget_gate(budget)])
+    await hasten_changed(database, [budget])
     return RungsPut(_document(rows[0]), rows[0]["version"], [row["opened"] for row in lanes])
 
 

@@ -40,6 +40,7 @@ from tollway.runtime.journal_steps import (
     entry_of,
     found_open,
     intent_data,
+    moves,
     outcome_data,
     task_type_of,
 )
@@ -152,8 +153,11 @@ class RunJournal:
         return n, self._intend(write, n, step, call_id, reserved, at)
 
     async def make_room(self, n: int) -> None:
-        """Wait until a step has no outcome or intent unwritten: an intent cannot share its write. Raises Fenced."""
-        while self._pending is not None and _moves(self._pending, n):
+        """Wait until a step has no outcome or intent unwritten: an intent cannot share its write. Raises Fenced.
+
+        One whose caller was cancelled before the deed has an outcome as soon as its intent is written.
+        """
+        while moves(self._pending, n) or (moves(self._flying, n) and n in self._open_steps):
             await self._kick_with_ack()
 
     def intend_again(
@@ -170,13 +174,7 @@ class RunJournal:
         return self._intend(write, n, step, call_id, reserved, self.moment())
 
     def _intend(
-        self,
-        write: RunWrite,
-        n: int,
-        step: Step,
-        call_id: UUID,
-        reserved: Reservation,
-        at: datetime,
+        self, write: RunWrite, n: int, step: Step, call_id: UUID, reserved: Reservation, at: datetime
     ) -> "asyncio.Future[bool]":
         self._open_steps[n] = OpenStep(n, step.kind, step.name, call_id, reserved, begun=False)
         attempt = self.claim.attempt
@@ -191,6 +189,7 @@ class RunJournal:
             await durable
         except asyncio.CancelledError:
             step.left = True
+            self._end_left(n, step.call_id)
             raise
         step.begun = True
 
@@ -312,17 +311,34 @@ class RunJournal:
     def _end_open_steps(self, *, begun: bool) -> None:
         """Leave no intent behind: what was not begun surely cost nothing, what was begun (if asked for) is unknown."""
         for step in [step for step in self._open_steps.values() if begun or not step.begun]:
-            write, at = self._open(), self.moment()
-            del self._open_steps[step.n]
             if step.begun:
-                self._end_unknown(write, step, at)
-                continue
-            outcome = cut_short(step, "failed", at, "stopped before it began")
-            write.outcomes.append(outcome)
-            self.holds.ended(write, step.call_id)
-            if step.paid:
-                write.entries.append(entry_of(step, "release", 0, at))
-            self._tell_outcome(write, outcome)
+                write = self._open()
+                del self._open_steps[step.n]
+                self._end_unknown(write, step, self.moment())
+            else:
+                self._end_unbegun(step)
+
+    def _end_left(self, n: int, call_id: UUID) -> None:
+        """A call that nobody works on holds no money though its run goes on: an outcome follows, in a write of its own.
+
+        A run that is handed back gives it one anyway.
+        """
+        step = self._open_steps.get(n)
+        unwritten = moves(self._pending, n) or moves(self._flying, n)
+        over = self.fenced is not None or self._closed or self.hands_off
+        if step is not None and step.call_id == call_id and step.left and not (unwritten or over):
+            self._end_unbegun(step)
+            self._kick()
+
+    def _end_unbegun(self, step: OpenStep) -> None:
+        write, at = self._open(), self.moment()
+        del self._open_steps[step.n]
+        outcome = cut_short(step, "failed", at, "stopped before it began")
+        write.outcomes.append(outcome)
+        self.holds.ended(write, step.call_id)
+        if step.paid:
+            write.entries.append(entry_of(step, "release", 0, at))
+        self._tell_outcome(write, outcome)
 
     def _end_unknown(self, write: RunWrite, step: OpenStep, at: datetime) -> None:
         self._note_unknown(write, step, at)
@@ -363,6 +379,8 @@ class RunJournal:
         landed, self._flying = self._flying, None
         if error is None:
             self.holds.landed(landed)
+            for intent in () if landed is None else landed.intents:
+                self._end_left(intent.n, intent.call_id)
         else:
             self.holds.let_go(landed, self._pending)
             self.fenced = error if isinstance(error, Fenced) else Fenced(self.claim.run_id)
@@ -376,8 +394,3 @@ class RunJournal:
                     ack.set_exception(self.fenced or error)
         if self._pending is not None and not self._closed:
             self._kick()
-
-
-def _moves(write: RunWrite, n: int) -> bool:
-    """Whether a write holds an outcome or an intent of a step."""
-    return any(one.n == n for one in write.outcomes) or any(one.n == n for one in write.intents)

@@ -9,7 +9,7 @@ import msgspec
 from tollway.domain.llm import Usage
 from tollway.domain.words import StepKind
 from tollway.record.claims import Claim
-from tollway.record.writes import Entry, Reservation, StepOutcome
+from tollway.record.writes import Entry, Reservation, RunWrite, StepOutcome
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class OpenStep(msgspec.Struct):
     """An intent without an outcome. `begun` False: this claim wrote it, and has not begun the deed.
 
     `found` is one of an earlier claim, which nobody works on until the code comes to it again; `left` is one whose
-    caller was cancelled before the deed, which nobody works on either.
+    caller was cancelled before the deed, which nobody works on either, and which ends when its intent is written.
     """
 
     n: int
@@ -69,6 +69,13 @@ def found_open(row: Any) -> OpenStep:
         row["reserved_nano"], row["route"], row["tier"], row["asked"], row["model"], row["price_version"]
     )
     return OpenStep(row["n"], row["kind"], row["name"], row["call_id"], reserved, begun=True, found=True)
+
+
+def moves(write: RunWrite | None, n: int) -> bool:
+    """Whether a write holds an outcome or an intent of a step."""
+    if write is None:
+        return False
+    return any(one.n == n for one in write.outcomes) or any(one.n == n for one in write.intents)
 
 
 def intent_data(n: int, step: Step, call_id: UUID) -> str:

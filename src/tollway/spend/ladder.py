@@ -39,14 +39,13 @@ def rungs(budget: Budget, spent_nano: int) -> frozenset[Rung]:
     limit itself holds whatever is lifted.
     """
     hard, soft = budget.hard_nano, budget.soft_nano
-    limit = soft if hard is None else hard
     found = set(budget.forced)
-    if limit is not None:
-        found.update(step.rung for step in budget.ladder if spent_nano * 100 >= step.at_pct * limit)
     if soft is not None and spent_nano >= soft:
         found.add(Rung.ALERT)
-    if hard is not None and spent_nano >= hard:
-        found.add(budget.on_hard)
+    if hard is not None:
+        found.update(step.rung for step in budget.ladder if spent_nano * 100 >= step.at_pct * hard)
+        if spent_nano >= hard:
+            found.add(budget.on_hard)
     return frozenset(found - budget.lifted)
 
 

@@ -22,11 +22,15 @@ _Opening = asyncio.Task[tuple[int, bool] | None]
 
 
 class Leasing:
-    """Holds slices, by account, for the incarnation `process`; `seen` is the version of budgets it has told."""
+    """Holds slices, by account, for the incarnation `process`; `seen` is the version of budgets it has told.
+
+    `took_s` is how long the last lease took.
+    """
 
     def __init__(self, leases: BudgetLeases, clock: Clock, valid_s: float) -> None:
         self.process = 0
         self.seen = -1
+        self.took_s = 0.0
         self._leases = leases
         self._clock = clock
         self._valid_s = valid_s
@@ -34,6 +38,7 @@ class Leasing:
         self._slices: dict[int, Slice] = {}
         self._pots: dict[int, Pot] = {}
         self._stranded: dict[int, int] = {}
+        self._doubted: dict[int, int] = {}
         self._openings: dict[tuple[int, float], _Opening] = {}
         self._zoneless: set[int] = set()
         self._turn = 0
@@ -63,7 +68,7 @@ class Leasing:
         self.process, self._gone = process, False
         self.seen, self._turn, self._unsure = -1, 0, False
         self._valid_until = float("-inf")
-        self._slices, self._pots, self._stranded = {}, {}, {}
+        self._slices, self._pots, self._stranded, self._doubted = {}, {}, {}, {}
         return list(pots)
 
     def settle(self, hold: Hold, spent_nano: int) -> bool:
@@ -94,6 +99,7 @@ class Leasing:
 
     async def lease(self, wanted: Mapping[Pot, Wants], now: float) -> set[Pot]:
         """One lease of all; returns the pots it has answers for. Raises DatabaseUnavailable, ProcessGone."""
+        await self._resolve_doubt()
         wants = {pot.account: pot_wants for pot, pot_wants in wanted.items() if await self._opened(pot, now)}
         asks = self._asks(wants, now)
         if not (asks or self._unsure):
@@ -101,16 +107,17 @@ class Leasing:
         stranded, self._stranded = self._stranded, {}
         self._turn += 1
         self._unsure = True
+        began_at = self._clock.monotonic()
         try:
             answers = await self._leases.lease(self.process, self._turn, asks, stranded)
         except ProcessGone:
             self._gone, self._valid_until = True, float("-inf")
             raise
         except DatabaseUnavailable:
-            for account, nano in stranded.items():
-                self._stranded[account] = self._stranded.get(account, 0) + nano
+            self._doubted = stranded
             raise
         self._unsure = False
+        self.took_s = self._clock.monotonic() - began_at
         self._valid_until = now + self._valid_s
         return self._take([ask.account for ask in asks], answers, now)
 
@@ -122,6 +129,16 @@ class Leasing:
             for account in list(self._slices):
                 self._drop(account)
             await self._leases.close([self.process])
+
+    async def _resolve_doubt(self) -> None:
+        """Whether a lease was made whose answer is lost only the record can tell: what it told is told once."""
+        if not self._doubted:
+            return
+        made = await self._leases.last_turn(self.process) >= self._turn
+        doubted, self._doubted = self._doubted, {}
+        for account, nano in () if made else doubted.items():
+            if account in self._slices:
+                self._stranded[account] = self._stranded.get(account, 0) + nano
 
     def _asks(self, wants: Mapping[int, Wants], now: float) -> list[Ask]:
         asks = []

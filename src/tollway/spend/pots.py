@@ -1,7 +1,7 @@
 """What a process knows of its tenants' budgets: each in its present period, and which of them cover a caller."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tollway.domain.budgets import Budget
 from tollway.domain.llm import Caller
@@ -11,6 +11,8 @@ from tollway.spend.periods import FOREVER, span
 from tollway.spend.slices import Slice
 
 COVERINGS_MAX = 10_000
+NO_LIMIT = 4_000_000_000_000_000_000
+"""The hard limit of a budget without one, as leases have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Figures:
     def of(cls, answer: Answer, at: float) -> "Figures":
         """As a lease was answered."""
         return cls(answer.spent, answer.reserved, answer.hard, answer.line, at, answer.sharers)
+
+    def under(self, budget: Budget) -> "Figures":
+        """The same with the limits that the budget has by now, as a lease will say."""
+        hard = NO_LIMIT if budget.hard_nano is None else budget.hard_nano
+        return replace(self, hard=hard, line=hard - round(hard * budget.interactive_share))
 
     def covers(self, nano: int, *, inner: bool) -> bool:
         """Whether a call may be paid yet, once all that is only reserved comes back."""
@@ -142,5 +149,7 @@ def _kept(known: Mapping[int, Pot], budget: Budget) -> Pot:
         return Pot(budget)
     if (budget.period, budget.timezone) != (pot.budget.period, pot.budget.timezone):
         return Pot(budget)
+    if pot.figures is not None and budget != pot.budget:
+        pot.figures = pot.figures.under(budget)
     pot.budget = budget
     return pot

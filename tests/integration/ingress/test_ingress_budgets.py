@@ -1,5 +1,6 @@
 """`PUT /v1/tenants/{id}/budgets` and `GET` of the same."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from asgi_client import AsgiClient
 from ingress_kit import ADMIN_KEY, ApiHarness, LocalNews
-from tollway.domain.budgets import Period, Rung
+from tollway.domain.budgets import Budget, Period, Rung
+from tollway.record.budgets import put_budgets
 from tollway.record.database import Database
 
 PATH = "/v1/tenants/default/budgets"
@@ -211,3 +213,23 @@ async def test_a_word_that_there_is_not_is_answered_with_those_that_there_are(
     """P11: the refusal of a period, a rung or what comes at the limit says which there are."""
     answer = await admin.put(PATH, {"budgets": [budget]})
     assert (answer.status, words in answer.json["errors"][0]["message"]) == (422, True)
+
+
+async def test_a_zone_that_is_not_known_here_hides_no_other_budget(
+    admin: AsgiClient, harness: ApiHarness, database: Database
+) -> None:
+    """As after a change of version: the list shows it without a period, and the door keeps to what is forced."""
+    elsewhere = Budget(0, "default", Period.DAY, timezone="Mars/Olympus", hard_nano=1)
+    put = await put_budgets(database, "default", [elsewhere, replace(elsewhere, timezone="UTC")])
+    await harness.sync.changed(put.version)
+    listed = await admin.get(PATH)
+    assert listed.status == 200, listed.body
+    strange, known = listed.json["items"]
+    assert (strange["begins_at"], strange["ends_at"]) == (None, None)
+    assert known["begins_at"] < known["ends_at"]
+    forced = await admin.put(f"{PATH}/{strange['id']}/rungs", {"forced": ["park"]})
+    assert forced.status == 200, forced.body
+    run = await admin.post("/v1/runs", {"agent": "echo", "input": 1})
+    assert run.status == 202, run.body
+    waiting = (await admin.get(f"/v1/runs/{run.json['id']}")).json
+    assert waiting["blocked"] == {"reason": "budget", "key": strange["id"], "until": None}

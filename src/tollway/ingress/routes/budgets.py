@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -75,12 +76,20 @@ async def _list(request: Request, tenant: str) -> Response:
 
 
 def _document(budget: Budget, use: BudgetUse | None, kept: BurnRow | None, now: float) -> dict[str, Any]:
-    if use is None:  # nobody has asked for money of this period yet
-        begins, ends = span(budget.period, budget.timezone, now)
-        use = BudgetUse(_moment(begins), None if ends == FOREVER else _moment(ends), 0, 0, None)
+    if use is None:
+        use = _unused(budget, now)
     burn = None if kept is None else Burn(*kept).after(now, use.spent_nano)
     ends_at = None if use.ends is None else use.ends.timestamp()
     return budget_document(budget, use, forecast(burn, budget.hard_nano, ends_at))
+
+
+def _unused(budget: Budget, now: float) -> BudgetUse:
+    """Nobody has asked for money of its present period yet; where its zone is not known here, that has no bounds."""
+    try:
+        begins, ends = span(budget.period, budget.timezone, now)
+    except ZoneInfoNotFoundError:
+        return BudgetUse(None, None, 0, 0, None)
+    return BudgetUse(_moment(begins), None if ends == FOREVER else _moment(ends), 0, 0, None)
 
 
 def _moment(epoch_s: float) -> datetime:

@@ -12,6 +12,10 @@ select * from lease_budgets(
     $1, $2, $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]
 )
 
+-- name: read_budgets_turn
+-- The last lease of a process; waits for one that is still being made.
+select budgets_turn from process where id = $1 for share
+
 -- name: close_budgets
 -- Closes all slices of a process that is gone, or says so of itself.
 select fold_budget_deltas($1, '{}'), close_budget_slices($1, '{}')

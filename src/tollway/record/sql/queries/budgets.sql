@@ -72,6 +72,16 @@ select opened from turn_broke($1::text[])
 -- Has the gates $1 open to whoever waits there; returns how many.
 select hasten_gates($1::text[]) as runs
 
+-- name: hasten_some
+-- The same for at most $2 of them. A run that somebody else holds just now is left to its own time.
+with waiting as materialized (
+    select q.run_id from queue q where q.gate = any ($1::text[]) and q.opens_at > (select clock_timestamp())
+    limit $2 for update skip locked
+), hastened as (
+    update queue q set opens_at = clock_timestamp() from waiting w where q.run_id = w.run_id returning 1
+)
+select count(*) as runs from hastened
+
 -- name: mark_exhausted
 -- Whether account $1 is exhausted since now, for it could not meet the need $2 for good.
 select mark_exhausted($1, $2) as marked
