@@ -84,10 +84,11 @@ async def _nothing_reserved(stack: Stack) -> bool:
 
 
 async def _kill(stack: Stack, kills: Counter[str]) -> None:
-    """Until cancelled, a worker or the API at random; each time only once all that died before is at work again."""
+    """Until cancelled, a worker or the API at random; each time once all that died before has worked for a while."""
     for command in _victims():
-        await asyncio.sleep(KILL_EVERY_S)
+        await asyncio.sleep(KILL_EVERY_S / 2)  # by then the dead are missed
         await stack.until_ready()
+        await asyncio.sleep(KILL_EVERY_S / 2)  # or a start that is slow leaves no time in which a submit is accepted
         stack.signal(random.choice(stack.pids(command)), signal.SIGKILL)
         kills[command] += 1
 
