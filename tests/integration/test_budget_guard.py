@@ -287,7 +287,7 @@ async def test_a_cancelled_wait_holds_nothing(database: Database, admin: asyncpg
 async def test_a_zone_that_is_not_known_here_keeps_nobody_else_waiting(
     database: Database, admin: asyncpg.Connection, desks: Open
 ) -> None:
-    """A process that lacks a budget's zone serves the others; what that budget covers is not paid past it."""
+    """P4: a process that lacks a budget's zone serves the others; what that budget covers is not paid past it."""
     sound, elsewhere = replace(DAY, agent="triage"), replace(DAY, agent="other", timezone="Mars/Olympus")
     await in_force(database, admin, sound, elsewhere)
     desk = await desks()

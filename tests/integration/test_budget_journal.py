@@ -190,15 +190,20 @@ async def test_a_call_given_up_before_its_intent_was_written_is_asked_again(
     assert await moved(admin) == (300, 0) == desk.kept
 
 
+async def beginning(journal: RunJournal) -> tuple[UUID, "asyncio.Future[bool]", "asyncio.Task[None]"]:
+    """A call whose money is held: its id, its intent on the way to the record, and its caller, who waits for that."""
+    hold, call_id = await journal.holds.reserve(RESERVED.nano), ids.new()
+    n, durable = journal.intend(Step("1", "llm", "answer", None), call_id, RESERVED, hold)
+    return call_id, durable, asyncio.create_task(journal.begin(n, durable))
+
+
 async def test_a_call_cancelled_before_its_deed_holds_nothing_for_the_rest_of_its_run(
     begun: tuple[Desk, Claim], admin: asyncpg.Connection
 ) -> None:
     """P4: what surely cost nothing is released once its intent is on record, while its run goes on for hours."""
     desk, held = begun
     journal = desk.journal(held)
-    hold, call_id = await journal.holds.reserve(RESERVED.nano), ids.new()
-    n, durable = journal.intend(Step("1", "llm", "answer", None), call_id, RESERVED, hold)
-    waiting = asyncio.create_task(journal.begin(n, durable))
+    call_id, _, waiting = await beginning(journal)
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
@@ -218,9 +223,7 @@ async def test_a_call_cancelled_just_as_its_intent_was_written_holds_nothing(
     """P4: it is released at once, for no write that tells of its intent is still to come."""
     desk, held = begun
     journal = desk.journal(held)
-    hold, call_id = await journal.holds.reserve(RESERVED.nano), ids.new()
-    n, durable = journal.intend(Step("1", "llm", "answer", None), call_id, RESERVED, hold)
-    waiting = asyncio.create_task(journal.begin(n, durable))
+    _, durable, waiting = await beginning(journal)
     durable.add_done_callback(lambda _: waiting.cancel())
     assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
     await until(lambda: desk.kept == (0, 0))

@@ -6,11 +6,12 @@ from typing import Any
 
 from msgspec import inspect
 
+_type_of = cache(inspect.type_info)
 
-@cache
+
 def choices_at(body: Any, path: str) -> tuple[str, ...]:
     """The words that the body's type allows at a path such as `budgets.0.period`; none where it allows others too."""
-    found = [inspect.type_info(body)]
+    found = [_type_of(body)]
     for part in path.split(".") if path else ():
         found = [inner for kind in found for inner in _inside(kind, part)]
     return tuple(dict.fromkeys(word for kind in found for word in _words(kind)))

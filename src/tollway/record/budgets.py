@@ -140,7 +140,7 @@ async def mend_broke(database: Database, after: str = "") -> Mended:
     async with database.connection() as connection, connection.transaction():
         well = await database.on(connection, "review_exhausted", tenants, False)
         lanes = await database.on(connection, "turn_broke", tenants)
-        await database.on(connection, "hasten_gates", [budget_gate(row["budget"]) for row in well])
+        await database.on(connection, "hasten_gates", [budget_gate(row["budget"]) for row in well], None)
     return Mended([row["opened"] for row in lanes], more, opened=bool(well))
 
 
@@ -164,7 +164,7 @@ async def hasten_changed(database: Database, budgets: Iterable[int]) -> None:
 async def _hasten(database: Database, gates: Sequence[str]) -> int:
     hastened = 0
     while gates:
-        some = int(await database.value("hasten_some", gates, HASTEN_MAX))
+        some = int(await database.value("hasten_gates", gates, HASTEN_MAX))
         hastened += some
         if some < HASTEN_MAX:
             break

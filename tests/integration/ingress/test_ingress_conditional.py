@@ -42,7 +42,7 @@ async def place(admin: AsgiClient, path: str) -> str:
 async def test_a_change_of_what_was_changed_meanwhile_is_refused(
     admin: AsgiClient, path: str, first: object, second: object
 ) -> None:
-    """412, nothing changed, and the tag of what stands; with that tag, or any, or none, it is taken."""
+    """P11: 412, nothing changed, and the tag of what stands; with that tag, or any, or none, it is taken."""
     path = await place(admin, path)
     read = (await admin.get(path)).headers["etag"]
     put = await admin.put(path, first, if_match=read)

@@ -134,18 +134,6 @@ begin
 end
 $$;
 
--- Who stands behind these gates until a later moment may look again now: they open to him as to those that are due. A run that
--- somebody else holds just now is left to its own time.
-create function hasten_gates(gates text[]) returns bigint language sql volatile as $$
-    with waiting as materialized (
-        select q.run_id from queue q where q.gate = any (gates) and q.opens_at > (select clock_timestamp())
-        order by q.run_id for update skip locked
-    ), hastened as (
-        update queue q set opens_at = clock_timestamp() from waiting w where q.run_id = w.run_id returning 1
-    )
-    select count(*) from hastened
-$$;
-
 -- As in 0009, but a line that is new is shut from the first where its money is spent.
 create or replace function enter_flows(lanes text[], classes text[], tenants text[], places bigint[]) returns void language plpgsql as $$
 declare

@@ -69,11 +69,8 @@ select budget from review_exhausted($1::text[], $2) as budget
 select opened from turn_broke($1::text[])
 
 -- name: hasten_gates
--- Has the gates $1 open to whoever waits there; returns how many.
-select hasten_gates($1::text[]) as runs
-
--- name: hasten_some
--- The same for at most $2 of them. A run that somebody else holds just now is left to its own time.
+-- Has the gates $1 open now to whoever stands there until a later moment, at most $2 runs (null: all); returns how many. They
+-- open to him as to those that are due. A run that somebody else holds just now is left to its own time.
 with waiting as materialized (
     select q.run_id from queue q where q.gate = any ($1::text[]) and q.opens_at > (select clock_timestamp())
     limit $2 for update skip locked
